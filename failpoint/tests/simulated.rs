@@ -1,7 +1,7 @@
 //! Points under a hook: a simulated process dies where it is told to, and only it.
 
 use std::{
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
@@ -73,9 +73,8 @@ fn a_scoped_future_carries_its_own_hook_and_its_children_inherit_it() {
     let dies = Hook::kill_at("run.after-commit", 1);
     let mut doomed = pin!(dies.scope(async {
         yield_once().await;
-        let child = failpoint::inherit(async { work() });
-        // As if spawned: polled outside the parent's scope.
-        child
+        // As if spawned: polled below, outside the parent's scope.
+        Spawned(Box::pin(failpoint::inherit(async { work() })))
     }));
     let mut healthy = pin!(async {
         yield_once().await;
@@ -84,11 +83,14 @@ fn a_scoped_future_carries_its_own_hook_and_its_children_inherit_it() {
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(doomed.as_mut().poll(cx).is_pending());
     assert!(healthy.as_mut().poll(cx).is_pending());
-    let Poll::Ready(child) = doomed.as_mut().poll(cx) else { panic!("the parent is ready") };
+    let Poll::Ready(Spawned(mut child)) = doomed.as_mut().poll(cx) else { panic!("the parent is ready") };
     assert_eq!(healthy.as_mut().poll(cx), Poll::Ready(Ok(())));
-    let Poll::Ready(result) = pin!(child).poll(cx) else { panic!("the child is ready") };
+    let Poll::Ready(result) = child.as_mut().poll(cx) else { panic!("the child is ready") };
     assert!(result.is_err(), "the child dies with its process");
 }
+
+/// A task that its parent left behind.
+struct Spawned(Pin<Box<dyn Future<Output = Result<(), Killed>>>>);
 
 async fn yield_once() {
     let mut yielded = false;
