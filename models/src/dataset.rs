@@ -1,0 +1,303 @@
+//! Examples to train, evaluate and calibrate with.
+
+use std::fmt;
+
+use crate::onnx::Dim;
+use crate::tensor::{Tensor, TensorData};
+
+/// Examples: `x` is `[n, ...]`, `y` holds one label or target for each row of `x`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// Features, first axis the examples.
+    pub x: Tensor,
+    /// Labels or targets, as many as `x` has rows.
+    pub y: Targets,
+}
+
+/// What a model should answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Targets {
+    /// Class indices from 0.
+    Classes(Vec<i64>),
+    /// Real targets `[n, ...]`.
+    Values(Tensor),
+}
+
+impl Targets {
+    /// Number of targets.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Classes(labels) => labels.len(),
+            Self::Values(values) => values.rows(),
+        }
+    }
+
+    /// Whether there is no target.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The first fault of a data set; rows and columns count from 0, a column is the flat
+/// index within one example.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataFault {
+    /// No example at all.
+    #[error("the data has no example")]
+    Empty,
+    /// Features that are not 32-bit floats.
+    #[error("the features are {found}, the model reads f32; convert them")]
+    Element {
+        /// Type found.
+        found: String,
+    },
+    /// A tensor whose shape and number of values disagree.
+    #[error("the {what} have shape {shape:?} but {values} values")]
+    Inconsistent {
+        /// "features" or "targets".
+        what: &'static str,
+        /// The declared shape.
+        shape: Vec<usize>,
+        /// Values that are there.
+        values: usize,
+    },
+    /// Examples of a shape that the model does not read.
+    #[error("examples have shape {found}, the model reads {expected}")]
+    Shape {
+        /// Shape of the model's input.
+        expected: String,
+        /// Shape of the features.
+        found: String,
+    },
+    /// As many labels as rows are needed.
+    #[error("{rows} rows of features but {targets} labels or targets")]
+    Rows {
+        /// Rows of `x`.
+        rows: usize,
+        /// Rows of `y`.
+        targets: usize,
+    },
+    /// NaN or infinity in the features.
+    #[error("row {row}, column {column}: {value} is not a finite number")]
+    NotFinite {
+        /// Row of the example.
+        row: usize,
+        /// Flat index within the example.
+        column: usize,
+        /// The value, as printed.
+        value: String,
+    },
+    /// NaN or infinity in the targets.
+    #[error("target of row {row}, column {column}: {value} is not a finite number")]
+    TargetNotFinite {
+        /// Row of the example.
+        row: usize,
+        /// Flat index within the target.
+        column: usize,
+        /// The value, as printed.
+        value: String,
+    },
+    /// A label that is no class.
+    #[error("row {row}: label {label} is not one of the {classes} classes 0..={}", classes.saturating_sub(1))]
+    Label {
+        /// Row of the example.
+        row: usize,
+        /// The label found.
+        label: i64,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// Classes where the loss needs values, or the other way round.
+    #[error("the targets are {found}, the loss needs {needed}")]
+    Targets {
+        /// What the data has.
+        found: &'static str,
+        /// What the loss needs.
+        needed: &'static str,
+    },
+}
+
+/// Prints a shape with symbols, as `[batch, 1, 8, 8]`.
+pub(crate) struct ShowDims<'a>(pub(crate) &'a [Dim]);
+
+impl fmt::Display for ShowDims<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, dim) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            match dim {
+                Dim::Fixed(n) => write!(f, "{comma}{n}")?,
+                Dim::Symbol(name) if name.is_empty() => write!(f, "{comma}?")?,
+                Dim::Symbol(name) => write!(f, "{comma}{name}")?,
+            }
+        }
+        f.write_str("]")
+    }
+}
+
+impl Dataset {
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.x.rows()
+    }
+
+    /// Whether there is no example.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The named rows, in that order; rows may repeat.
+    ///
+    /// # Panics
+    /// If a row is not in the data set, as slice indexing does.
+    pub fn subset(&self, rows: &[usize]) -> Self {
+        let y = match &self.y {
+            Targets::Classes(labels) => Targets::Classes(rows.iter().map(|&r| labels[r]).collect()),
+            Targets::Values(values) => Targets::Values(values.take_rows(rows)),
+        };
+        Self { x: self.x.take_rows(rows), y }
+    }
+
+    /// Checks the data against a model's input shape (its first dim is the batch) and,
+    /// for classification, against the number of classes.
+    ///
+    /// # Errors
+    /// The first fault in reading order: emptiness, type, shape, number of targets,
+    /// non-finite values, labels.
+    pub fn check(&self, input: &[Dim], classes: Option<usize>) -> Result<(), DataFault> {
+        consistent("features", &self.x)?;
+        if let Targets::Values(values) = &self.y {
+            consistent("targets", values)?;
+        }
+        if self.x.shape.is_empty() || self.is_empty() {
+            return Err(DataFault::Empty);
+        }
+        let TensorData::F32(x) = &self.x.data else {
+            return Err(DataFault::Element { found: format!("{:?}", self.x.element()) });
+        };
+        self.check_shape(input)?;
+        if self.y.len() != self.len() {
+            return Err(DataFault::Rows { rows: self.len(), targets: self.y.len() });
+        }
+        if let Some((row, column, value)) = first_not_finite(x, self.x.row_len()) {
+            return Err(DataFault::NotFinite { row, column, value });
+        }
+        match &self.y {
+            Targets::Classes(labels) => check_labels(labels, classes),
+            Targets::Values(values) => match values.as_f32() {
+                Some(v) => match first_not_finite(v, values.row_len()) {
+                    Some((row, column, value)) => Err(DataFault::TargetNotFinite { row, column, value }),
+                    None => Ok(()),
+                },
+                None => Err(DataFault::Targets { found: "not f32", needed: "f32 values" }),
+            },
+        }
+    }
+
+    fn check_shape(&self, input: &[Dim]) -> Result<(), DataFault> {
+        let fits = input.len() == self.x.shape.len()
+            && input.iter().zip(&self.x.shape).skip(1).all(|(dim, have)| match dim {
+                Dim::Fixed(n) => n == have,
+                Dim::Symbol(_) => true,
+            });
+        if fits {
+            return Ok(());
+        }
+        Err(DataFault::Shape { expected: ShowDims(input).to_string(), found: format!("{:?}", self.x.shape) })
+    }
+}
+
+fn consistent(what: &'static str, tensor: &Tensor) -> Result<(), DataFault> {
+    tensor.check().map_err(|_| DataFault::Inconsistent { what, shape: tensor.shape.clone(), values: tensor.numel() })
+}
+
+fn first_not_finite(values: &[f32], width: usize) -> Option<(usize, usize, String)> {
+    let at = values.iter().position(|v| !v.is_finite())?;
+    let width = width.max(1);
+    Some((at / width, at % width, values[at].to_string()))
+}
+
+fn check_labels(labels: &[i64], classes: Option<usize>) -> Result<(), DataFault> {
+    let classes = classes.unwrap_or(usize::MAX);
+    for (row, &label) in labels.iter().enumerate() {
+        let known = usize::try_from(label).is_ok_and(|l| l < classes);
+        if !known {
+            return Err(DataFault::Label { row, label, classes });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input() -> Vec<Dim> {
+        vec![Dim::Symbol("batch".into()), Dim::Fixed(2)]
+    }
+
+    fn data() -> Dataset {
+        Dataset { x: Tensor::f32([3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap(), y: Targets::Classes(vec![0, 1, 2]) }
+    }
+
+    #[test]
+    fn good_data_passes() {
+        data().check(&input(), Some(3)).unwrap();
+        data().check(&input(), None).unwrap();
+    }
+
+    #[test]
+    fn wrong_shape_is_named() {
+        let three = [Dim::Symbol("batch".into()), Dim::Fixed(3)];
+        let fault = data().check(&three, None).unwrap_err();
+        assert_eq!(fault.to_string(), "examples have shape [3, 2], the model reads [batch, 3]");
+    }
+
+    #[test]
+    fn nan_and_infinity_are_named_by_row_and_column() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut data = data();
+            let TensorData::F32(x) = &mut data.x.data else { unreachable!() };
+            x[3] = bad;
+            let fault = data.check(&input(), None).unwrap_err();
+            assert!(matches!(fault, DataFault::NotFinite { row: 1, column: 1, .. }), "{fault}");
+        }
+    }
+
+    #[test]
+    fn labels_out_of_range_are_named_by_row() {
+        for bad in [-1, 3, i64::MAX] {
+            let mut data = data();
+            data.y = Targets::Classes(vec![0, bad, 0]);
+            let fault = data.check(&input(), Some(3)).unwrap_err();
+            assert_eq!(fault, DataFault::Label { row: 1, label: bad, classes: 3 });
+        }
+    }
+
+    #[test]
+    fn missing_labels_and_targets_are_refused() {
+        let mut short = data();
+        short.y = Targets::Classes(vec![0]);
+        assert_eq!(short.check(&input(), None).unwrap_err(), DataFault::Rows { rows: 3, targets: 1 });
+        let mut values = data();
+        values.y = Targets::Values(Tensor::f32([3, 1], vec![0.0, 1.0, f32::NAN]).unwrap());
+        assert!(matches!(values.check(&input(), None).unwrap_err(), DataFault::TargetNotFinite { row: 2, column: 0, .. }));
+    }
+
+    #[test]
+    fn a_shape_that_lies_is_refused() {
+        let mut liar = data();
+        liar.x.shape = vec![4, 2];
+        assert!(matches!(liar.check(&input(), None).unwrap_err(), DataFault::Inconsistent { what: "features", .. }));
+        let empty = Dataset { x: Tensor::f32([0, 2], vec![]).unwrap(), y: Targets::Classes(vec![]) };
+        assert_eq!(empty.check(&input(), None).unwrap_err(), DataFault::Empty);
+    }
+
+    #[test]
+    fn a_subset_keeps_rows_and_labels_together() {
+        let picked = data().subset(&[2, 0]);
+        assert_eq!(picked.x.as_f32().unwrap(), [4.0, 5.0, 0.0, 1.0]);
+        assert_eq!(picked.y, Targets::Classes(vec![2, 0]));
+    }
+}

@@ -1,0 +1,62 @@
+//! Name patterns of frozen parameters.
+
+use super::Role;
+use crate::ModelError;
+use crate::tensor::Tensor;
+
+/// Checked patterns: each matches at least one parameter.
+pub(super) struct Frozen<'p> {
+    patterns: &'p [String],
+}
+
+impl<'p> Frozen<'p> {
+    pub(super) fn new(patterns: &'p [String], found: &[(String, Role, Tensor)]) -> Result<Self, ModelError> {
+        for pattern in patterns {
+            if !found.iter().any(|(name, ..)| matches(pattern, name)) {
+                let nearest =
+                    found.iter().max_by_key(|(name, ..)| common_prefix(pattern, name)).map_or_else(String::new, |(name, ..)| name.clone());
+                return Err(ModelError::Freeze { pattern: pattern.clone(), nearest });
+            }
+        }
+        Ok(Self { patterns })
+    }
+
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| matches(pattern, name))
+    }
+}
+
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(x, y)| x == y).count()
+}
+
+/// Whether `name` matches `pattern`, where `*` stands for any run of characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    // Leftmost matches of the middle parts leave the most for the last one.
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn star_stands_for_any_run() {
+        for (pattern, name) in
+            [("fc1.weight", "fc1.weight"), ("fc1.*", "fc1.weight"), ("*", ""), ("*.bias", "a.b.bias"), ("a*b*c", "a-b-b-c"), ("**x", "x")]
+        {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("fc1", "fc1.weight"), ("fc1.*", "fc2.weight"), ("*.bias", "a.bias.x"), ("a*a", "a"), ("", "x")] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Which constants are parameters: decided by the slot in which a node reads them.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Role;
+use crate::ModelError;
+use crate::onnx::{Attributes, Element, constant, is_standard, pb, read_tensor};
+
+/// How the graph reads one constant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// The first trained role found, else [`Role::Statistic`].
+    pub(crate) role: Role,
+    /// Number of slots that read it as a parameter; above 1 the weight is tied.
+    pub(crate) slots: usize,
+}
+
+/// Larger magnitudes mark masks (`-inf`, `torch.finfo.min`), which must stay what they are.
+const MASK: f32 = 1e30;
+
+/// The float constants that have a role, by name.
+pub(crate) fn uses(graph: &pb::GraphProto) -> Result<HashMap<String, Use>, ModelError> {
+    let constants = Constants::of(graph)?;
+    let live = data_path(graph);
+    let mut found: HashMap<String, Use> = HashMap::new();
+    for node in &graph.node {
+        for (slot, role) in slots(node, &constants, &live)? {
+            let Some(name) = node.input.get(slot).filter(|name| !name.is_empty()) else { continue };
+            let Some(name) = constants.origin(name) else { continue };
+            let entry = found.entry(name.to_owned()).or_insert(Use { role, slots: 0 });
+            entry.slots += 1;
+            if !entry.role.is_trained() {
+                entry.role = role;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The slots of a node that hold parameters, if constants feed them.
+fn slots(node: &pb::NodeProto, constants: &Constants<'_>, live: &HashSet<&str>) -> Result<Vec<(usize, Role)>, ModelError> {
+    if !is_standard(node.domain()) {
+        return Ok(Vec::new());
+    }
+    let is_live = |slot: usize| node.input.get(slot).is_some_and(|n| live.contains(n.as_str()));
+    Ok(match node.op_type() {
+        "Conv" | "ConvTranspose" | "Gemm" => vec![(1, Role::Weight), (2, Role::Bias)],
+        "MatMul" if is_live(0) => vec![(1, Role::Weight)],
+        "MatMul" if is_live(1) => vec![(0, Role::Weight)],
+        "BatchNormalization" => vec![(1, Role::Scale), (2, Role::Bias), (3, Role::Statistic), (4, Role::Statistic)],
+        "LayerNormalization" | "InstanceNormalization" | "GroupNormalization" => {
+            vec![(1, Role::Scale), (2, Role::Bias)]
+        }
+        "RMSNormalization" => vec![(1, Role::Scale)],
+        "PRelu" => vec![(1, Role::Slope)],
+        "Gather" if Attributes::of(node).int("axis", 0)? == 0 => {
+            let table = node.input.first().is_some_and(|n| constants.rank(n) >= 2);
+            if table { vec![(0, Role::Embedding)] } else { Vec::new() }
+        }
+        op @ ("Add" | "Mul") => {
+            let role = if op == "Add" { Role::Bias } else { Role::Scale };
+            let slot = if is_live(0) { 1 } else { 0 };
+            let other = 1 - slot;
+            let tensor = node.input.get(slot).is_some_and(|n| constants.is_bias_like(n));
+            if is_live(other) && tensor { vec![(slot, role)] } else { Vec::new() }
+        }
+        _ => Vec::new(),
+    })
+}
+
+/// Values that depend on a graph input (one that is no initializer).
+fn data_path(graph: &pb::GraphProto) -> HashSet<&str> {
+    let initialized: HashSet<&str> = graph.initializer.iter().map(|t| t.name()).collect();
+    let mut live: HashSet<&str> = graph.input.iter().map(|v| v.name()).filter(|n| !initialized.contains(n)).collect();
+    for node in &graph.node {
+        // Shapes are numbers about the data, not the data.
+        if matches!(node.op_type(), "Shape" | "Size") {
+            continue;
+        }
+        if node.input.iter().any(|i| live.contains(i.as_str())) {
+            live.extend(node.output.iter().filter(|o| !o.is_empty()).map(String::as_str));
+        }
+    }
+    live
+}
+
+/// Float constants of the graph and the shape-only nodes between them and their readers.
+struct Constants<'g> {
+    facts: HashMap<&'g str, Fact>,
+    /// Output of a shape-only node to its input.
+    behind: HashMap<&'g str, &'g str>,
+}
+
+struct Fact {
+    rank: usize,
+    numel: usize,
+    mask: bool,
+}
+
+impl<'g> Constants<'g> {
+    fn of(graph: &'g pb::GraphProto) -> Result<Self, ModelError> {
+        let mut facts = HashMap::new();
+        let float = Element::F32.to_onnx();
+        for proto in graph.initializer.iter().filter(|t| t.data_type() == float) {
+            facts.insert(proto.name(), Fact::of(&read_tensor(proto)?));
+        }
+        let mut behind = HashMap::new();
+        for node in &graph.node {
+            let (Some(output), first) = (node.output.first(), node.input.first()) else { continue };
+            if is_float_constant(node) {
+                if let Some(tensor) = constant(node)? {
+                    facts.insert(output.as_str(), Fact::of(&tensor));
+                }
+            } else if matches!(node.op_type(), "Transpose" | "Identity" | "Reshape")
+                && let Some(first) = first
+            {
+                behind.insert(output.as_str(), first.as_str());
+            }
+        }
+        Ok(Self { facts, behind })
+    }
+
+    /// The constant that `name` is or comes from through shape-only nodes.
+    fn origin(&self, mut name: &'g str) -> Option<&'g str> {
+        // Graphs are acyclic, so this ends.
+        while let Some(input) = self.behind.get(name) {
+            name = input;
+        }
+        self.facts.contains_key(name).then_some(name)
+    }
+
+    fn rank(&self, name: &'g str) -> usize {
+        self.origin(name).map_or(0, |origin| self.facts[origin].rank)
+    }
+
+    fn is_bias_like(&self, name: &'g str) -> bool {
+        let Some(origin) = self.origin(name) else { return false };
+        let fact = &self.facts[origin];
+        fact.numel > 1 && !fact.mask
+    }
+}
+
+impl Fact {
+    fn of(tensor: &crate::Tensor) -> Self {
+        let mask = tensor.as_f32().is_some_and(|v| v.iter().any(|v| !(v.abs() < MASK)));
+        Self { rank: tensor.shape.len(), numel: tensor.numel(), mask }
+    }
+}
+
+/// Whether a `Constant` node holds f32 values (not f64, which are read as f32).
+fn is_float_constant(node: &pb::NodeProto) -> bool {
+    node.op_type() == "Constant"
+        && node.attribute.iter().any(|a| match a.name() {
+            "value" => a.t.as_ref().is_some_and(|t| t.data_type() == Element::F32.to_onnx()),
+            "value_floats" => true,
+            _ => false,
+        })
+}
