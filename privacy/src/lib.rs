@@ -1,0 +1,18 @@
+//! What keeps one node's contribution from being seen, and what lets many be added exactly.
+//!
+//! An update travels as integers of the ring Z_2^b: [`fixed`] clips it and lays it on a grid, [`wire`] packs the integers
+//! into bytes, [`ring`] adds them up. Sums in a ring are exact whatever the order, so masks that cancel (the next thing to
+//! come here) and integer noise are further additions to the same lanes; nothing of this has to change for them.
+//!
+//! The crate knows participants as indices at most, and nothing of identities, time or I/O.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod fault;
+pub mod fixed;
+pub mod ring;
+pub mod wire;
+
+pub use fault::Fault;
+pub use fixed::{Contribution, Encoded, Encoding, Mean, Totals, Weighting};
+pub use ring::{Accumulator, Bits};

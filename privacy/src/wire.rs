@@ -1,0 +1,175 @@
+//! The packed vector: `n` elements of `b` bits, little-endian, without gaps.
+//!
+//! Element `i` fills bits `i·b` to `(i+1)·b - 1`; bit `j` is bit `j mod 8` of byte `j / 8`. The bits behind the last element
+//! are zero, so a vector has one encoding only. With b = 32 this is a row of little-endian `u32`.
+
+use crate::{Bits, Fault};
+
+/// Bytes of `n` packed elements.
+pub const fn packed_len(n: usize, bits: Bits) -> usize {
+    // n·b may exceed usize before the division; whole groups of eight elements take b bytes each.
+    let b = bits.get() as usize;
+    (n / 8) * b + ((n % 8) * b).div_ceil(8)
+}
+
+/// Packs `lanes`.
+///
+/// # Errors
+/// [`Fault::Element`] for the first lane of 2^b or more.
+pub fn pack(lanes: &[u32], bits: Bits) -> Result<Vec<u8>, Fault> {
+    let mask = bits.mask();
+    if lanes.iter().fold(0, |all, lane| all | lane) & !mask != 0 {
+        let index = lanes.iter().position(|lane| lane & !mask != 0).unwrap_or_default();
+        return Err(Fault::Element { index, value: lanes[index], bits: bits.get() });
+    }
+    let mut packer = Packer::new(lanes.len(), bits);
+    packer.extend(lanes);
+    Ok(packer.finish())
+}
+
+/// Unpacks exactly `n` elements.
+///
+/// # Errors
+/// [`Fault::Length`] in bytes, [`Fault::Padding`].
+pub fn unpack(bytes: &[u8], n: usize, bits: Bits) -> Result<Vec<u32>, Fault> {
+    check(&[bytes], n, bits)?;
+    let mut lanes = vec![0; n];
+    add(&[bytes], &mut lanes, bits);
+    Ok(lanes)
+}
+
+/// Packs lanes that are known to fit.
+pub(crate) struct Packer {
+    bytes: Vec<u8>,
+    bits: u32,
+    buffer: u64,
+    held: u32,
+}
+
+impl Packer {
+    pub(crate) fn new(n: usize, bits: Bits) -> Self {
+        Self { bytes: Vec::with_capacity(packed_len(n, bits)), bits: u32::from(bits.get()), buffer: 0, held: 0 }
+    }
+
+    /// `lanes` must be below 2^b.
+    pub(crate) fn extend(&mut self, lanes: &[u32]) {
+        if self.bits == 32 {
+            // Nothing is ever held back: every element is whole bytes.
+            let start = self.bytes.len();
+            self.bytes.resize(start + 4 * lanes.len(), 0);
+            let (words, _) = self.bytes[start..].as_chunks_mut::<4>();
+            for (word, lane) in words.iter_mut().zip(lanes) {
+                *word = lane.to_le_bytes();
+            }
+            return;
+        }
+        for lane in lanes {
+            self.buffer |= u64::from(*lane) << self.held;
+            self.held += self.bits;
+            if self.held >= 32 {
+                self.bytes.extend_from_slice(&(self.buffer as u32).to_le_bytes());
+                self.buffer >>= 32;
+                self.held -= 32;
+            }
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        let rest = self.held.div_ceil(8) as usize;
+        self.bytes.extend_from_slice(&self.buffer.to_le_bytes()[..rest]);
+        self.bytes
+    }
+}
+
+/// Whether `chunks`, one after the other, are `n` packed elements.
+pub(crate) fn check<B: AsRef<[u8]>>(chunks: &[B], n: usize, bits: Bits) -> Result<(), Fault> {
+    let expected = packed_len(n, bits);
+    let actual = chunks.iter().map(|chunk| chunk.as_ref().len()).sum();
+    if actual != expected {
+        return Err(Fault::Length { what: "bytes of a packed vector", expected, actual });
+    }
+    let used = (n % 8) * usize::from(bits.get()) % 8;
+    let last = chunks.iter().rev().find_map(|chunk| chunk.as_ref().last()).copied().unwrap_or_default();
+    if used != 0 && last >> used != 0 {
+        return Err(Fault::Padding);
+    }
+    Ok(())
+}
+
+/// Adds checked packed elements to `lanes`, modulo 2^32.
+pub(crate) fn add<B: AsRef<[u8]>>(chunks: &[B], lanes: &mut [u32], bits: Bits) {
+    let b = usize::from(bits.get());
+    let mut lanes = lanes;
+    // Bytes at the end of a piece that do not fill a group; a group is the fewest elements that are whole bytes.
+    let group = if b == 32 { 1 } else { 8 };
+    let group_bytes = group * b / 8;
+    let mut carry: Vec<u8> = Vec::with_capacity(group_bytes);
+    for chunk in chunks {
+        let mut bytes = chunk.as_ref();
+        if !carry.is_empty() {
+            let take = (group_bytes - carry.len()).min(bytes.len());
+            carry.extend_from_slice(&bytes[..take]);
+            bytes = &bytes[take..];
+            if carry.len() < group_bytes {
+                continue;
+            }
+            let (head, rest) = lanes.split_at_mut(group);
+            add_groups(&carry, head, b);
+            lanes = rest;
+            carry.clear();
+        }
+        let groups = bytes.len() / group_bytes;
+        let (whole, left) = bytes.split_at(groups * group_bytes);
+        let (head, rest) = lanes.split_at_mut(groups * group);
+        add_groups(whole, head, b);
+        lanes = rest;
+        carry.extend_from_slice(left);
+    }
+    if !carry.is_empty() {
+        // The last, short group: its missing elements are zero.
+        carry.resize(group_bytes, 0);
+        let mut last = [0u32; 8];
+        add_groups(&carry, &mut last[..group], b);
+        for (lane, more) in lanes.iter_mut().zip(last) {
+            *lane = lane.wrapping_add(more);
+        }
+    }
+}
+
+/// `bytes` are whole groups, `lanes` their elements.
+fn add_groups(bytes: &[u8], lanes: &mut [u32], b: usize) {
+    match b {
+        32 => {
+            for (lane, word) in lanes.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *lane = lane.wrapping_add(u32::from_le_bytes(*word));
+            }
+        }
+        16 => {
+            for (lane, word) in lanes.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *lane = lane.wrapping_add(u32::from(u16::from_le_bytes(*word)));
+            }
+        }
+        8 => {
+            for (lane, byte) in lanes.iter_mut().zip(bytes) {
+                *lane = lane.wrapping_add(u32::from(*byte));
+            }
+        }
+        _ => {
+            let mask = u32::MAX as u64 >> (32 - b);
+            for (lanes, bytes) in lanes.chunks_exact_mut(8).zip(bytes.chunks_exact(b)) {
+                // Each element lies within 8 bytes from its first one (7 + 31 bits at most): no loop carries bits along.
+                let mut padded = [0u8; 40];
+                padded[..b].copy_from_slice(bytes);
+                for (i, lane) in lanes.iter_mut().enumerate() {
+                    let bit = i * b;
+                    let word: [u8; 8] = padded[bit / 8..bit / 8 + 8].try_into().expect("8 bytes");
+                    *lane = lane.wrapping_add((u64::from_le_bytes(word) >> (bit % 8) & mask) as u32);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

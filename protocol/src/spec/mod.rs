@@ -1,0 +1,343 @@
+//! `run.toml`: everything that a run is asked to do, in one file.
+//!
+//! Every key has a default that runs, except the model and the two switches that must be written out in so many words:
+//! whether updates are hidden from the coordinator, and whom a privacy budget protects.
+//!
+//! ```
+//! use sapwood_protocol::spec::Spec;
+//! let spec = Spec::parse(r#"
+//!     name = "digits"
+//!     seed = 7
+//!
+//!     [model]
+//!     file = "cnn.onnx"            # the initial model; its initializers are trained
+//!     loss = "cross_entropy"       # cross_entropy | mse | bce
+//!     freeze = ["stem.*"]          # initializers that stay as they are
+//!
+//!     [train]
+//!     rounds = 40
+//!     local_epochs = 5
+//!     batch = 32
+//!     optimizer = "sgd"            # sgd | adam | adamw
+//!     lr = 0.05
+//!     momentum = 0.9
+//!
+//!     [strategy]
+//!     kind = "fedavg"
+//!     weights = "examples"         # examples | uniform
+//!     example_cap = 10000          # more examples than this weigh no more
+//!
+//!     [cohort]
+//!     size = 10
+//!     minimum = 8
+//!     over_selection = 0.2         # asks 12, goes on with the first 10
+//!
+//!     [secure_aggregation]
+//!     mode = "off"
+//!
+//!     [privacy]
+//!     unit = "none"
+//!     clip = 10.0                  # L2 norm
+//!
+//!     [deadlines]
+//!     select = "2m"
+//!     round = "10m"
+//!     attempts = 3
+//!
+//!     [evaluate]
+//!     data = "digits:12-14"
+//!
+//!     [release.gates]
+//!     min_accuracy = 0.9
+//! "#)?;
+//! assert_eq!(spec.cohort.size, 10);
+//! assert_eq!(spec.privacy_line(), "secure aggregation off, no differential privacy: the coordinator sees each update in clear");
+//! # Ok::<(), sapwood_protocol::Fault>(())
+//! ```
+
+mod check;
+mod defaults;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::span;
+
+/// A whole `run.toml`, checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spec {
+    /// What the run and its releases are called.
+    pub name: String,
+    /// Everything that may be replayed is drawn from it: cohorts, the order of examples.
+    pub seed: u64,
+    /// What is trained.
+    pub model: ModelSpec,
+    /// On what.
+    pub data: DataSpec,
+    /// How each node trains.
+    pub train: TrainSpec,
+    /// How updates become the next model.
+    pub strategy: StrategySpec,
+    /// Who takes part in a round.
+    pub cohort: CohortSpec,
+    /// Whether the coordinator may see single updates.
+    pub secure_aggregation: SecureAggregationSpec,
+    /// Whom a privacy budget protects.
+    pub privacy: PrivacySpec,
+    /// How long to wait.
+    pub deadlines: DeadlineSpec,
+    /// How the global model is scored.
+    pub evaluate: EvaluateSpec,
+    /// What becomes of the result.
+    pub release: ReleaseSpec,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSpec {
+    /// The initial ONNX model. Required.
+    pub file: String,
+    /// What training makes small.
+    pub loss: Loss,
+    /// Initializers that are not trained, by name; `*` stands for any text.
+    pub freeze: Vec<String>,
+    /// An ONNX graph that turns raw features into the model's input.
+    pub preprocess: Option<String>,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSpec {
+    /// Which of its data sets a node uses; left out, the one that its own configuration names first.
+    pub source: Option<String>,
+    /// A schema that each node's data must meet before it trains.
+    pub schema: Option<String>,
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSpec {
+    /// Rounds in the run.
+    pub rounds: u32,
+    /// Passes over a node's examples in one round.
+    pub local_epochs: u32,
+    /// Examples in a minibatch.
+    pub batch: u32,
+    /// Which rule steps.
+    pub optimizer: OptimizerKind,
+    /// Learning rate.
+    pub lr: f64,
+    /// SGD: share of the last step that is kept.
+    pub momentum: f64,
+    /// SGD: look ahead.
+    pub nesterov: bool,
+    /// L2 penalty (SGD, Adam) or decoupled decay (AdamW).
+    pub weight_decay: f64,
+    /// Adam: decay of the first moment.
+    pub beta1: f64,
+    /// Adam: decay of the second moment.
+    pub beta2: f64,
+    /// Adam: keeps the division sane.
+    pub epsilon: f64,
+}
+
+/// `[strategy]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StrategySpec {
+    /// The aggregation rule.
+    pub kind: StrategyKind,
+    /// How much each update counts.
+    pub weights: Weights,
+    /// With `weights = "examples"`: more examples than this weigh no more, so that no node drowns the others.
+    pub example_cap: u32,
+    /// The mean update is multiplied by this before it is added.
+    pub server_lr: f64,
+}
+
+/// `[cohort]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CohortSpec {
+    /// Updates wanted in a round.
+    pub size: u32,
+    /// Fewer updates than this are never aggregated. Left out of the file: the size.
+    pub minimum: u32,
+    /// How many more nodes are asked than wanted, as a share of the size; the round goes on with the first `size`.
+    pub over_selection: f64,
+    /// How members are drawn.
+    pub sampling: Sampling,
+}
+
+/// `[secure_aggregation]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecureAggregationSpec {
+    /// Must be written out. This version knows `off` only.
+    pub mode: SecureAggregationMode,
+    /// Bits of each element on the wire, 8 to 32.
+    pub bits: u8,
+}
+
+/// `[privacy]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrivacySpec {
+    /// Must be written out. This version knows `none` only.
+    pub unit: PrivacyUnit,
+    /// Largest L2 norm of one node's update.
+    pub clip: f64,
+}
+
+/// `[deadlines]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadlineSpec {
+    /// How long to wait for a full cohort before making do with the minimum.
+    #[serde(with = "span")]
+    pub select: Duration,
+    /// From a task to its update.
+    #[serde(with = "span")]
+    pub round: Duration,
+    /// Attempts at one round before the run fails. Restarts of the coordinator do not count.
+    pub attempts: u32,
+}
+
+/// `[evaluate]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluateSpec {
+    /// A data set at the coordinator; left out, the global model is not scored there.
+    pub data: Option<String>,
+    /// Score every so many rounds; the last round is always scored.
+    pub every: u32,
+}
+
+/// `[release]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReleaseSpec {
+    /// Build, gate, sign and roll out a candidate when training ends.
+    pub auto: bool,
+    /// What the model is for; goes into the manifest.
+    pub use_case: String,
+    /// Declared public data that calibrates the quantizer.
+    pub calibration: Option<String>,
+    /// How many inputs of the calibration data go along as the device's smoke test.
+    pub golden: u32,
+    /// Rings in order, by the node label `ring`.
+    pub rings: Vec<String>,
+    /// How long a healthy ring is watched before the next one opens.
+    #[serde(with = "span")]
+    pub soak: Duration,
+    /// A node that has not confirmed health by then counts as failed.
+    #[serde(with = "span")]
+    pub health_timeout: Duration,
+    /// Thresholds; what is left out is not checked.
+    pub gates: Gates,
+}
+
+/// `[release.gates]`: any that fails stops the release.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gates {
+    /// Least accuracy of the exported model on the evaluation data, 0 to 1.
+    pub min_accuracy: Option<f64>,
+    /// Largest loss of accuracy from fp32 to INT8, 0 to 1.
+    pub max_int8_drop: Option<f64>,
+    /// Largest model file in bytes.
+    pub max_bytes: Option<u64>,
+    /// Largest 99th percentile of one inference.
+    #[serde(with = "span::option", skip_serializing_if = "Option::is_none")]
+    pub max_p99: Option<Duration>,
+    /// Largest time from a fresh process to its first answer.
+    #[serde(with = "span::option", skip_serializing_if = "Option::is_none")]
+    pub max_cold_start: Option<Duration>,
+}
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)* }
+
+        impl $name {
+            /// Every word that may be written.
+            pub const WORDS: &[&str] = &[$($word),*];
+            /// The word in the file.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(self.word()) }
+        }
+    )*};
+}
+
+words! {
+    /// What training makes small.
+    Loss {
+        /// Softmax cross-entropy over class indices.
+        #[default] CrossEntropy = "cross_entropy",
+        /// Mean squared error.
+        Mse = "mse",
+        /// Binary cross-entropy on logits.
+        Bce = "bce",
+    }
+    /// Which rule steps.
+    OptimizerKind {
+        /// Stochastic gradient descent with momentum.
+        #[default] Sgd = "sgd",
+        /// Kingma and Ba 2015.
+        Adam = "adam",
+        /// Loshchilov and Hutter 2019.
+        AdamW = "adamw",
+    }
+    /// The aggregation rule.
+    StrategyKind {
+        /// McMahan et al. 2017: the weighted mean of the updates.
+        #[default] FedAvg = "fedavg",
+    }
+    /// How much each update counts.
+    Weights {
+        /// By the number of examples it was trained on, up to a cap.
+        #[default] Examples = "examples",
+        /// All the same.
+        Uniform = "uniform",
+    }
+    /// How members of a cohort are drawn.
+    Sampling {
+        /// Uniformly, without replacement.
+        #[default] Uniform = "uniform",
+    }
+    /// Whether the coordinator may see single updates.
+    SecureAggregationMode {
+        /// It sees each one in clear.
+        #[default] Off = "off",
+    }
+    /// Whom a privacy budget protects.
+    PrivacyUnit {
+        /// Nobody: there is no noise.
+        #[default] None = "none",
+    }
+}
+
+impl Spec {
+    /// What every print of the run says about privacy.
+    pub fn privacy_line(&self) -> &'static str {
+        match (self.secure_aggregation.mode, self.privacy.unit) {
+            (SecureAggregationMode::Off, PrivacyUnit::None) => {
+                "secure aggregation off, no differential privacy: the coordinator sees each update in clear"
+            }
+        }
+    }
+}
