@@ -7,7 +7,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", root.display());
     let files = ["enrollment", "node", "operator"].map(|f| root.join(format!("sapwood/v1/{f}.proto")));
     let descriptors = protox::compile(files, [root])?;
+    // Channels are made by the callers, and a constructor `connect` would clash with the method of that name.
     // Model and update chunks are shared with the transport, not copied.
-    tonic_prost_build::configure().bytes(".sapwood.v1").compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_transport(false).bytes(".sapwood.v1").compile_fds(descriptors)?;
     Ok(())
 }
