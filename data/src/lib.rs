@@ -1,0 +1,25 @@
+//! Examples for Sapwood: where they come from, what they must look like, and how a simulation
+//! splits them.
+//!
+//! - [`Source`] names data as a user does: `digits:1-10`, a folder, an `.npz`, a `.csv`.
+//! - [`load`] reads it, bounded, and checks it: a bad file is named with its row and column.
+//! - [`Schema`] says what a data set must look like; a `.csv` needs one.
+//! - [`partition`] deals rows to simulated nodes: at random, by label skew, or by a column.
+//! - [`digits`] is the vendored data set of the demo.
+
+pub mod digits;
+mod error;
+mod npy;
+mod partition;
+mod read;
+mod schema;
+mod source;
+mod table;
+mod write;
+
+pub use error::DataError;
+pub use partition::{Columns, Partition, partition};
+pub use read::{Limits, check, load, load_columns, load_with, read_tensors};
+pub use schema::{Csv, Input, Schema, TargetKind};
+pub use source::{Blocks, Source};
+pub use write::{save_npy, save_npz};

@@ -1,0 +1,249 @@
+//! Reading a [`Source`]: `.npz`, a folder of `.npy`, `.csv`, or the vendored digits.
+
+use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
+
+use sapwood_models::{Dataset, Dim, Targets, Tensor, TensorData};
+use zip::ZipArchive;
+
+use crate::{
+    Columns, DataError, Schema, Source, TargetKind, digits,
+    npy::{self, Array, Fault, Numbers},
+    table,
+};
+
+/// Bounds of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of data in one array, as it unpacks, or in one table.
+    pub bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 4 << 30 }
+    }
+}
+
+/// Reads a data set and checks it: against the schema if there is one, and anyway that there are
+/// examples, as many labels, and nothing but finite numbers.
+///
+/// Without a schema, `y` of integers are classes and `y` of floats are values. The features come
+/// as f32, whatever the file holds.
+///
+/// # Errors
+/// [`DataError`] with file, row and column.
+pub fn load(source: &Source, schema: Option<&Schema>) -> Result<Dataset, DataError> {
+    load_columns(source, schema).map(|(data, _)| data)
+}
+
+/// As [`load`], with the columns that rows can be partitioned by: `block` of the digits, and those
+/// that the schema of a table names as `group`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_columns(source: &Source, schema: Option<&Schema>) -> Result<(Dataset, Columns), DataError> {
+    load_with(source, schema, Limits::default())
+}
+
+/// As [`load_columns`], within other limits.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(source: &Source, schema: Option<&Schema>, limits: Limits) -> Result<(Dataset, Columns), DataError> {
+    let (data, columns) = match source {
+        Source::Digits(blocks) => {
+            let number = |block: &usize| vec![block.to_string(); digits::rows(*block).len()];
+            let column = blocks.numbers().iter().flat_map(number).collect();
+            let data = digits::blocks(blocks.numbers().iter().copied());
+            (data, Columns::new(BTreeMap::from([("block".to_owned(), column)])))
+        }
+        Source::Path(path) => read_path(path, schema, limits)?,
+    };
+    let file = source.to_string();
+    match schema {
+        Some(schema) => schema.check(&file, &data)?,
+        None => {
+            let own_shape: Vec<_> = data.x.shape.iter().map(|n| Dim::Fixed(*n)).collect();
+            check(source, &data, &own_shape, None)?;
+        }
+    }
+    Ok((data, columns))
+}
+
+/// Checks data against the input of a model (its first axis is the batch) and its classes.
+///
+/// # Errors
+/// [`DataError::Fault`], which names the source, row and column.
+pub fn check(source: &Source, data: &Dataset, input: &[Dim], classes: Option<usize>) -> Result<(), DataError> {
+    data.check(input, classes).map_err(|fault| DataError::Fault { file: source.to_string(), fault })
+}
+
+fn read_path(path: &Path, schema: Option<&Schema>, limits: Limits) -> Result<(Dataset, Columns), DataError> {
+    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+    if path.is_dir() {
+        let (x, y) = (npy_file(path, "x", limits)?, npy_file(path, "y", limits)?);
+        return Ok((dataset(path, x, y, schema)?, Columns::default()));
+    }
+    match extension.to_str() {
+        Some("npz") => {
+            let mut archive = open_npz(path)?;
+            let (x, y) = (member(path, &mut archive, "x", limits)?, member(path, &mut archive, "y", limits)?);
+            Ok((dataset(path, x, y, schema)?, Columns::default()))
+        }
+        Some("csv") => table::read(path, schema, limits),
+        Some("parquet") => Err(unsupported(path, "Parquet is not read yet; save the columns as .csv or .npz")),
+        Some("npy") => Err(unsupported(path, "one array is no data set; name the folder that holds x.npy and y.npy")),
+        _ if !path.exists() => Err(DataError::io("open", path)(std::io::ErrorKind::NotFound.into())),
+        _ => Err(unsupported(path, "the data is a folder of x.npy and y.npy, an .npz, or a .csv with a schema")),
+    }
+}
+
+fn unsupported(path: &Path, reason: &str) -> DataError {
+    DataError::Unsupported { path: path.to_path_buf(), reason: reason.to_owned() }
+}
+
+fn npy_file(folder: &Path, name: &str, limits: Limits) -> Result<Array, DataError> {
+    let path = folder.join(format!("{name}.npy"));
+    if !path.exists() {
+        return Err(DataError::MissingArray { path: folder.to_path_buf(), array: format!("{name}.npy") });
+    }
+    let file = File::open(&path).map_err(DataError::io("open", &path))?;
+    npy::read(BufReader::new(file), limits.bytes).map_err(|fault| refuse(&path, name, fault, limits))
+}
+
+fn open_npz(path: &Path) -> Result<ZipArchive<BufReader<File>>, DataError> {
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    ZipArchive::new(BufReader::new(file)).map_err(|e| DataError::Malformed { path: path.to_path_buf(), reason: e.to_string() })
+}
+
+/// Reads one array of an `.npz`. What it unpacks to is bounded by its own header, and that by the
+/// limit, so an archive that is small on disk cannot be large in memory.
+fn member(path: &Path, archive: &mut ZipArchive<BufReader<File>>, name: &str, limits: Limits) -> Result<Array, DataError> {
+    let stored = format!("{name}.npy");
+    if archive.index_for_name(&stored).is_none() {
+        return Err(DataError::MissingArray { path: path.to_path_buf(), array: name.to_owned() });
+    }
+    let file = archive.by_name(&stored);
+    let file = file.map_err(|e| DataError::Malformed { path: path.to_path_buf(), reason: e.to_string() })?;
+    npy::read(file, limits.bytes).map_err(|fault| refuse(path, name, fault, limits))
+}
+
+fn refuse(path: &Path, array: &str, fault: Fault, limits: Limits) -> DataError {
+    let path = path.to_path_buf();
+    match fault {
+        Fault::Malformed(reason) => DataError::Malformed { path, reason: format!("array `{array}`: {reason}") },
+        Fault::TooLarge(bytes) => DataError::TooLarge { path, bytes, limit: limits.bytes },
+        Fault::Type(found) => DataError::Type { path, array: array.to_owned(), found },
+    }
+}
+
+/// Every array of an `.npz`, by name: the inputs of a model. Floats come as f32; 16-bit integers
+/// as 32-bit ones.
+///
+/// # Errors
+/// [`DataError`] for a file that is missing, damaged or too large, and for values that do not fit
+/// an f32.
+pub fn read_tensors(path: &Path, limits: Limits) -> Result<BTreeMap<String, Tensor>, DataError> {
+    let mut archive = open_npz(path)?;
+    let stored = archive.file_names().map(str::to_owned);
+    let names: Vec<_> = stored.filter_map(|n| n.strip_suffix(".npy").map(str::to_owned)).collect();
+    let mut tensors = BTreeMap::new();
+    for name in names {
+        let Array { shape, numbers } = member(path, &mut archive, &name, limits)?;
+        let data = match numbers {
+            Numbers::U8(v) => TensorData::U8(v),
+            Numbers::I8(v) => TensorData::I8(v),
+            Numbers::I16(v) => TensorData::I32(v.into_iter().map(i32::from).collect()),
+            Numbers::I32(v) => TensorData::I32(v),
+            Numbers::I64(v) => TensorData::I64(v),
+            Numbers::Bool(v) => TensorData::Bool(v),
+            floats => TensorData::F32(to_f32(path, &name, &shape, floats)?),
+        };
+        tensors.insert(name, Tensor { shape, data });
+    }
+    Ok(tensors)
+}
+
+fn dataset(path: &Path, x: Array, y: Array, schema: Option<&Schema>) -> Result<Dataset, DataError> {
+    if x.shape.len() < 2 {
+        let reason = format!("array `x` has shape {:?}, it needs an axis of examples and one of features", x.shape);
+        return Err(DataError::Malformed { path: path.to_path_buf(), reason });
+    }
+    let features = to_f32(path, "x", &x.shape, x.numbers)?;
+    let as_values = match schema.map(Schema::targets) {
+        Some(TargetKind::Values(_)) => true,
+        Some(TargetKind::Classes(_)) => false,
+        None => y.numbers.is_float(),
+    };
+    let y = if as_values { values(path, y)? } else { Targets::Classes(labels(path, y)?) };
+    Ok(Dataset { x: Tensor { shape: x.shape, data: TensorData::F32(features) }, y })
+}
+
+/// `[n]` and `[n, k]` are one and `k` values for each example.
+fn values(path: &Path, y: Array) -> Result<Targets, DataError> {
+    let mut shape = y.shape;
+    let data = to_f32(path, "y", &shape, y.numbers)?;
+    if shape.len() < 2 {
+        shape.push(1);
+    }
+    Ok(Targets::Values(Tensor { shape, data: TensorData::F32(data) }))
+}
+
+/// `[n]` or `[n, 1]` of whole numbers, also when they are stored as floats.
+fn labels(path: &Path, y: Array) -> Result<Vec<i64>, DataError> {
+    let flat = y.shape.len() == 1 || (y.shape.len() == 2 && y.shape[1] == 1);
+    if !flat {
+        let reason = format!("array `y` has shape {:?}; labels are one whole number for each example", y.shape);
+        return Err(DataError::Malformed { path: path.to_path_buf(), reason });
+    }
+    let whole = |row: usize, value: f64| {
+        // Every whole number below 2^53 is exact in f64; labels beyond are out of any range.
+        if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 {
+            return Ok(value as i64);
+        }
+        Err(DataError::Value {
+            path: path.to_path_buf(),
+            array: "y".to_owned(),
+            row,
+            column: 0,
+            reason: format!("{value} is no label; labels are whole numbers from 0"),
+        })
+    };
+    match y.numbers {
+        Numbers::F32(v) => v.into_iter().enumerate().map(|(row, v)| whole(row, f64::from(v))).collect(),
+        Numbers::F64(v) => v.into_iter().enumerate().map(|(row, v)| whole(row, v)).collect(),
+        Numbers::I64(v) => Ok(v),
+        Numbers::U8(v) => Ok(v.into_iter().map(i64::from).collect()),
+        Numbers::I8(v) => Ok(v.into_iter().map(i64::from).collect()),
+        Numbers::I16(v) => Ok(v.into_iter().map(i64::from).collect()),
+        Numbers::I32(v) => Ok(v.into_iter().map(i64::from).collect()),
+        Numbers::Bool(v) => Ok(v.into_iter().map(i64::from).collect()),
+    }
+}
+
+/// Narrows to f32. A finite number that would become infinite is refused; NaN and infinity pass,
+/// for the check that names them.
+fn to_f32(path: &Path, array: &str, shape: &[usize], numbers: Numbers) -> Result<Vec<f32>, DataError> {
+    if let Numbers::F64(values) = &numbers
+        && let Some(at) = values.iter().position(|v| v.is_finite() && (*v as f32).is_infinite())
+    {
+        let width = shape.iter().skip(1).product::<usize>().max(1);
+        return Err(DataError::Value {
+            path: path.to_path_buf(),
+            array: array.to_owned(),
+            row: at / width,
+            column: at % width,
+            reason: format!("{} does not fit a 32-bit float", values[at]),
+        });
+    }
+    Ok(match numbers {
+        Numbers::F32(values) => values,
+        Numbers::Bool(values) => values.into_iter().map(|v| f32::from(u8::from(v))).collect(),
+        Numbers::F64(values) => values.into_iter().map(|v| v as f32).collect(),
+        Numbers::I32(values) => values.into_iter().map(|v| v as f32).collect(),
+        Numbers::I64(values) => values.into_iter().map(|v| v as f32).collect(),
+        Numbers::U8(values) => values.into_iter().map(f32::from).collect(),
+        Numbers::I8(values) => values.into_iter().map(f32::from).collect(),
+        Numbers::I16(values) => values.into_iter().map(f32::from).collect(),
+    })
+}

@@ -1,0 +1,249 @@
+//! Files as users bring them, good and bad.
+
+use std::{fs, io::Write as _, path::Path};
+
+use sapwood_data::{DataError, Limits, Schema, Source, load, load_columns, load_with, read_tensors, save_npy, save_npz};
+use sapwood_models::{DataFault, Dataset, Targets, Tensor, TensorData};
+use tempfile::TempDir;
+
+fn example() -> Dataset {
+    Dataset { x: Tensor::f32([3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap(), y: Targets::Classes(vec![0, 1, 2]) }
+}
+
+fn source(path: &Path) -> Source {
+    Source::Path(path.to_path_buf())
+}
+
+/// Saves tensors as `data.npz` in a folder of its own.
+fn npz(tensors: &[(&str, Tensor)]) -> (TempDir, Source) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.npz");
+    save_npz(&path, tensors.iter().map(|(name, tensor)| (*name, tensor))).unwrap();
+    (dir, Source::Path(path))
+}
+
+fn csv(text: &str) -> (TempDir, Source) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.csv");
+    fs::write(&path, text).unwrap();
+    (dir, Source::Path(path))
+}
+
+fn table_schema() -> Schema {
+    let text = "[input]\nshape = [2]\n[targets]\nclasses = 3\n[csv]\ntarget = \"y\"\ngroup = [\"store\"]\n";
+    Schema::from_toml(text).unwrap()
+}
+
+const TABLE: &str = "a,store,b,y\n0.5,north,1,0\n-2,south,3e1,2\n";
+
+#[test]
+fn a_folder_is_read_as_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("new");
+    for data in [example(), Dataset { y: Targets::Values(Tensor::f32([3, 2], vec![0.5; 6]).unwrap()), ..example() }] {
+        save_npy(&folder, &data).unwrap();
+        assert_eq!(load(&source(&folder), None).unwrap(), data);
+    }
+    let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["x.npy", "y.npy"]);
+}
+
+#[test]
+fn integer_images_become_floats_and_float_labels_become_classes() {
+    let x = Tensor::new([2, 2], TensorData::U8(vec![0, 255, 7, 1])).unwrap();
+    let y = Tensor::f32([2, 1], vec![1.0, 0.0]).unwrap();
+    let (_dir, source) = npz(&[("x", x), ("y", y)]);
+    let schema = Schema::from_toml("[input]\nshape = [2]\n[targets]\nclasses = 2").unwrap();
+    let data = load(&source, Some(&schema)).unwrap();
+    assert_eq!(data.x.as_f32().unwrap(), [0.0, 255.0, 7.0, 1.0]);
+    assert_eq!(data.y, Targets::Classes(vec![1, 0]));
+    // Without a schema, floats are values.
+    assert!(matches!(load(&source, None).unwrap().y, Targets::Values(v) if v.shape == [2, 1]));
+}
+
+#[test]
+fn tensors_of_any_name_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("inputs.npz");
+    let tensors = [("a", Tensor::i64([2], vec![1, -1]).unwrap()), ("b", Tensor::new([1, 1], TensorData::Bool(vec![true])).unwrap())];
+    save_npz(&path, tensors.iter().map(|(name, tensor)| (*name, tensor))).unwrap();
+    let back = read_tensors(&path, Limits::default()).unwrap();
+    assert_eq!(back.into_iter().collect::<Vec<_>>(), tensors.map(|(name, tensor)| (name.to_owned(), tensor)));
+}
+
+#[test]
+fn nan_and_infinity_are_named_by_file_row_and_column() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let x = Tensor::f32([2, 2], vec![0.0, 0.0, 0.0, bad]).unwrap();
+        let (_dir, source) = npz(&[("x", x), ("y", Tensor::i64([2], vec![0, 1]).unwrap())]);
+        let refused = load(&source, None).unwrap_err();
+        assert!(matches!(refused, DataError::Fault { fault: DataFault::NotFinite { row: 1, column: 1, .. }, .. }), "{refused}");
+        assert!(refused.to_string().contains("data.npz: row 1, column 1"), "{refused}");
+    }
+}
+
+#[test]
+fn labels_out_of_range_are_named_by_row() {
+    let schema = Schema::from_toml("[input]\nshape = [2]\n[targets]\nclasses = 2").unwrap();
+    for bad in [2, -1, i64::MAX] {
+        let y = Tensor::i64([3], vec![0, 1, bad]).unwrap();
+        let (_dir, source) = npz(&[("x", example().x), ("y", y)]);
+        let refused = load(&source, Some(&schema)).unwrap_err();
+        assert!(matches!(refused, DataError::Fault { fault: DataFault::Label { row: 2, .. }, .. }), "{refused}");
+    }
+    // Also without a schema: a negative label is no class.
+    let (_dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([3], vec![0, -1, 1]).unwrap())]);
+    assert!(load(&source, None).is_err());
+}
+
+#[test]
+fn fractional_labels_are_named_by_row() {
+    let schema = Schema::from_toml("[input]\nshape = [2]\n[targets]\nclasses = 3").unwrap();
+    for bad in [0.5, f32::NAN, f32::INFINITY] {
+        let y = Tensor::f32([3], vec![0.0, bad, 1.0]).unwrap();
+        let (_dir, source) = npz(&[("x", example().x), ("y", y)]);
+        let refused = load(&source, Some(&schema)).unwrap_err();
+        assert!(matches!(&refused, DataError::Value { array, row: 1, .. } if array == "y"), "{refused}");
+    }
+}
+
+#[test]
+fn wrong_shapes_and_counts_are_refused() {
+    let schema = Schema::from_toml("[input]\nshape = [3]\n[targets]\nclasses = 3").unwrap();
+    let y = || Tensor::i64([3], vec![0, 1, 2]).unwrap();
+    let (_dir, source) = npz(&[("x", example().x), ("y", y())]);
+    assert!(matches!(load(&source, Some(&schema)), Err(DataError::Fault { fault: DataFault::Shape { .. }, .. })));
+
+    let (_dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([2], vec![0, 1]).unwrap())]);
+    assert!(matches!(load(&source, None), Err(DataError::Fault { fault: DataFault::Rows { rows: 3, targets: 2 }, .. })));
+
+    let (_dir, source) = npz(&[("x", Tensor::f32([0, 2], vec![]).unwrap()), ("y", Tensor::i64([0], vec![]).unwrap())]);
+    assert!(matches!(load(&source, None), Err(DataError::Fault { fault: DataFault::Empty, .. })));
+
+    let (_dir, source) = npz(&[("x", Tensor::f32([3], vec![0.0; 3]).unwrap()), ("y", y())]);
+    assert!(matches!(load(&source, None), Err(DataError::Malformed { .. })));
+
+    let (_dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([3, 2], vec![0; 6]).unwrap())]);
+    assert!(matches!(load(&source, None), Err(DataError::Malformed { .. })));
+
+    let (_dir, source) = npz(&[("x", example().x), ("labels", y())]);
+    assert!(matches!(load(&source, None), Err(DataError::MissingArray { array, .. }) if array == "y"));
+}
+
+#[test]
+fn a_damaged_file_is_refused_wherever_it_was_cut() {
+    let (dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([3], vec![0, 1, 2]).unwrap())]);
+    let path = dir.path().join("data.npz");
+    let whole = fs::read(&path).unwrap();
+    for end in 0..whole.len() {
+        fs::write(&path, &whole[..end]).unwrap();
+        assert!(matches!(load(&source, None), Err(DataError::Malformed { .. })), "{end}");
+    }
+    fs::write(dir.path().join("x.npy"), b"\x93NUMPY").unwrap();
+    let refused = load(&Source::Path(dir.path().into()), None).unwrap_err();
+    assert!(matches!(refused, DataError::Malformed { path, .. } if path.ends_with("x.npy")));
+}
+
+/// A file that is small on disk and large in memory is refused before it unpacks.
+#[test]
+fn an_archive_that_would_unpack_beyond_the_limit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bomb.npz");
+    let mut archive = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    for name in ["x.npy", "y.npy"] {
+        archive.start_file(name, options).unwrap();
+        let rows = 1 << 20;
+        let mut header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows}, 16), }}");
+        header.push('\n');
+        archive.write_all(b"\x93NUMPY\x01\x00").unwrap();
+        archive.write_all(&u16::try_from(header.len()).unwrap().to_le_bytes()).unwrap();
+        archive.write_all(header.as_bytes()).unwrap();
+        archive.write_all(&vec![0; rows * 16]).unwrap();
+    }
+    archive.finish().unwrap();
+    assert!(fs::metadata(&path).unwrap().len() < 100_000);
+    let limit = 1 << 20;
+    let refused = load_with(&source(&path), None, Limits { bytes: limit }).unwrap_err();
+    assert!(matches!(refused, DataError::TooLarge { bytes, .. } if bytes == 16 << 20), "{refused}");
+}
+
+#[test]
+fn a_table_is_read_by_its_schema() {
+    let (_dir, source) = csv(TABLE);
+    let (data, columns) = load_columns(&source, Some(&table_schema())).unwrap();
+    assert_eq!(data.x, Tensor::f32([2, 2], vec![0.5, 1.0, -2.0, 30.0]).unwrap());
+    assert_eq!(data.y, Targets::Classes(vec![0, 2]));
+    assert_eq!(columns.get("store").unwrap(), ["north", "south"]);
+
+    let text = "[input]\nshape = [1]\n[targets]\nvalues = 2\n[csv]\ntarget = [\"y\", \"a\"]\nfeatures = [\"b\"]\n";
+    let data = load(&source, Some(&Schema::from_toml(text).unwrap())).unwrap();
+    assert_eq!(data.x, Tensor::f32([2, 1], vec![1.0, 30.0]).unwrap());
+    assert_eq!(data.y, Targets::Values(Tensor::f32([2, 2], vec![0.0, 0.5, 2.0, -2.0]).unwrap()));
+}
+
+#[test]
+fn bad_cells_are_named_by_line_and_column() {
+    for (from, to, line, column) in [
+        ("3e1", "NaN", 3, "b"),
+        ("3e1", "inf", 3, "b"),
+        ("3e1", "1e99", 3, "b"),
+        ("3e1", "three", 3, "b"),
+        ("0.5", "", 2, "a"),
+        ("3e1,2", "3e1,3", 3, "y"),
+        ("3e1,2", "3e1,-1", 3, "y"),
+        ("3e1,2", "3e1,1.5", 3, "y"),
+    ] {
+        let (_dir, source) = csv(&TABLE.replace(from, to));
+        let refused = load(&source, Some(&table_schema())).unwrap_err();
+        let named = matches!(&refused, DataError::Cell { line: l, column: c, .. } if *l == line && c == column);
+        assert!(named, "{to}: {refused}");
+        assert!(refused.to_string().contains(&format!("data.csv: line {line}, column `{column}`")), "{refused}");
+    }
+}
+
+#[test]
+fn tables_that_do_not_fit_their_schema_are_refused() {
+    for (text, reason) in [
+        ("a,store,b,y\n1,north,1,0\n1,north,1\n", "line: 3"),
+        ("a,store,b,label\n1,north,1,0\n", "no column `y`"),
+        ("a,store,store,y\n1,n,n,0\n", "two columns `store`"),
+        ("a,store,b,c,y\n1,n,1,1,0\n", "3 feature columns"),
+    ] {
+        let (_dir, source) = csv(text);
+        let refused = load(&source, Some(&table_schema())).unwrap_err();
+        assert!(matches!(refused, DataError::Malformed { .. }), "{refused}");
+        assert!(refused.to_string().contains(reason), "{refused}");
+    }
+    let (_dir, source) = csv("a,store,b,y\n");
+    assert!(matches!(load(&source, Some(&table_schema())), Err(DataError::Fault { fault: DataFault::Empty, .. })));
+    let (_dir, source) = csv(TABLE);
+    assert!(matches!(load(&source, None), Err(DataError::SchemaNeeded { .. })));
+    assert!(matches!(load_with(&source, Some(&table_schema()), Limits { bytes: 10 }), Err(DataError::TooLarge { .. })));
+}
+
+#[test]
+fn other_files_are_refused_with_what_to_use() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, reason) in [("t.parquet", "save the columns as .csv or .npz"), ("x.npy", "name the folder"), ("notes.txt", "an .npz")] {
+        let path = dir.path().join(name);
+        fs::write(&path, "x").unwrap();
+        let refused = load(&source(&path), None).unwrap_err();
+        assert!(matches!(refused, DataError::Unsupported { .. }), "{refused}");
+        assert!(refused.to_string().contains(reason), "{refused}");
+    }
+    assert!(matches!(load(&source(&dir.path().join("absent.npz")), None), Err(DataError::Io { .. })));
+    assert!(matches!(load(&source(&dir.path().join("absent")), None), Err(DataError::Io { .. })));
+    let folder = dir.path().join("empty");
+    fs::create_dir(&folder).unwrap();
+    assert!(matches!(load(&source(&folder), None), Err(DataError::MissingArray { .. })));
+}
+
+#[test]
+fn the_digits_need_no_file() {
+    let (data, columns) = load_columns(&"digits:12-14".parse().unwrap(), Some(&Schema::digits())).unwrap();
+    assert_eq!(data.len(), 382);
+    assert_eq!(columns.get("block").unwrap()[0], "12");
+    assert_eq!(columns.get("block").unwrap()[381], "14");
+}
