@@ -91,11 +91,7 @@ impl Session {
         let values = self.arrange(inputs)?;
         let outputs = self.session.run(&values[..]);
         let outputs = outputs.map_err(|e| RuntimeError::Run { reason: e.to_string() })?;
-        let mut views = Vec::with_capacity(outputs.len());
-        for (name, value) in outputs.iter() {
-            // The value is an owned handle borrowed from `outputs` by this iterator.
-            views.push((name, value));
-        }
+        let views: Vec<_> = outputs.iter().collect();
         let lent = views.iter().map(|(name, value)| {
             let (shape, data) =
                 View::of(value).ok_or_else(|| RuntimeError::BadOutput { name: (*name).to_owned(), found: value.dtype().to_string() })?;

@@ -192,7 +192,7 @@ fn truth_values<'a>(shape: &'a [usize], raw: &'a [u8]) -> Result<SessionInputVal
 fn read<T: Pod>(raw: &[u8]) -> Result<Cow<'_, [T]>, String> {
     match bytemuck::try_cast_slice(raw) {
         Ok(values) => Ok(Cow::Borrowed(values)),
-        Err(PodCastError::TargetAlignmentGreaterAndInputNotAligned) if raw.len() % size_of::<T>() == 0 => {
+        Err(PodCastError::TargetAlignmentGreaterAndInputNotAligned) if raw.len().is_multiple_of(size_of::<T>()) => {
             Ok(Cow::Owned(bytemuck::pod_collect_to_vec(raw)))
         }
         Err(_) => Err(format!("{} bytes are no whole number of values of {} bytes", raw.len(), size_of::<T>())),
@@ -216,13 +216,11 @@ mod tests {
         let values = [1.5f32, -2.0, 3.25];
         let aligned: &[u8] = bytemuck::cast_slice(&values);
         assert!(matches!(read::<f32>(aligned), Ok(Cow::Borrowed(v)) if v == values));
-        let mut shifted = vec![0u8; 13];
-        // One of two neighbouring offsets is not a multiple of four.
-        let at = 1 + usize::from((shifted.as_ptr() as usize + 1) % 4 == 0);
-        shifted.resize(at + 12, 0);
-        let at = if (shifted.as_ptr() as usize + at) % 4 == 0 { at - 1 } else { at };
-        shifted[at..at + 12].copy_from_slice(aligned);
-        assert!(matches!(read::<f32>(&shifted[at..at + 12]), Ok(Cow::Owned(v)) if v == values));
+        // One byte into a buffer of floats is aligned for none.
+        let mut room = [0f32; 4];
+        let shifted = &mut bytemuck::cast_slice_mut::<f32, u8>(&mut room)[1..13];
+        shifted.copy_from_slice(aligned);
+        assert!(matches!(read::<f32>(shifted), Ok(Cow::Owned(v)) if v == values));
     }
 
     #[test]
