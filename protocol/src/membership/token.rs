@@ -8,6 +8,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{Identity, IdentityKey, IdentitySignature};
 use crate::{
+    canonical::Canonical,
     digest::{from_hex, to_hex},
     fault::{Fault, Misbehaviour, Misuse},
     ids::{NodeId, PopulationId, TokenId},
@@ -91,14 +92,17 @@ impl Claim {
         Err(Misbehaviour::Signature { what: "the enrolment claim", by: "the identity that it names" }.into())
     }
     fn possession(&self, token: &TokenId) -> Vec<u8> {
-        super::statement::fields(b"sapwood/enrolment-possession/v1", &[&self.canonical(token)])
+        Canonical::new("sapwood/enrolment-possession/v1").bytes(&self.canonical(token)).finish()
     }
-    /// The bytes that a proof covers: a purpose, then each field behind its length.
+    /// The bytes that a proof covers.
     fn canonical(&self, token: &TokenId) -> Vec<u8> {
-        super::statement::fields(
-            b"sapwood/enrolment-claim/v1",
-            &[token.as_str().as_bytes(), self.population.as_str().as_bytes(), self.node.as_str().as_bytes(), self.identity.as_bytes(), &self.tls],
-        )
+        Canonical::new("sapwood/enrolment-claim/v1")
+            .str(token.as_str())
+            .str(self.population.as_str())
+            .str(self.node.as_str())
+            .bytes(self.identity.as_bytes())
+            .bytes(&self.tls)
+            .finish()
     }
 }
 

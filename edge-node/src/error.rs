@@ -1,0 +1,47 @@
+//! Why a node ends.
+
+use sapwood_failpoint::Killed;
+use sapwood_protocol::Fault;
+
+use crate::{config::ConfigError, identity::IdentityError, link::LinkError, store::StoreError};
+
+/// Why a node ends other than by being asked to. A coordinator that is away is never a reason.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The trust file.
+    #[error("{}: {why}", path.display())]
+    Trust {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The enrolment token.
+    #[error("the enrolment token cannot be used: {why}")]
+    Token {
+        /// Why. Never the token.
+        why: String,
+    },
+    /// Keys, certificate, membership.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The node's memory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The way to the coordinator.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The protocol.
+    #[error(transparent)]
+    Protocol(#[from] Fault),
+    /// Training cannot be set up.
+    #[error("the training threads cannot be started; lower train.threads")]
+    Threads(#[source] rayon::ThreadPoolBuildError),
+    /// In a simulation only.
+    #[error(transparent)]
+    Killed(#[from] Killed),
+}

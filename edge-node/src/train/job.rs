@@ -1,0 +1,164 @@
+//! One training, on a thread of the pool.
+
+use std::ops::ControlFlow;
+
+use sapwood_models::{
+    DataFault, Model,
+    train::{Epoch, Loss, Optimizer, TrainConfig, TrainError, Trainer},
+};
+use sapwood_privacy::Contribution;
+use sapwood_protocol::{
+    Digest,
+    round::{Decline, Terms, TrainTerms},
+    spec,
+};
+
+use super::{Cache, Failure, Inner, Job, Trained, budget::Need, chain, data, random};
+use crate::{config::Trainer as Kind, points::TRAINING};
+
+/// A model compiled for one way of training.
+pub(super) struct Compiled {
+    model: Digest,
+    config: TrainConfig,
+    /// Bytes and nodes of the graph, for the budget.
+    size: (u64, u64),
+    trainer: Trainer,
+}
+
+impl Compiled {
+    pub(super) fn is_for(&self, terms: &Terms) -> bool {
+        self.model == terms.model && self.config == config(&terms.train)
+    }
+}
+
+impl Inner {
+    pub(super) fn work(&self, cache: &mut Cache, job: Job) -> Result<Trained, Failure> {
+        let (update, contribution) = match self.kind {
+            Kind::Random => random::update(&job.terms, &job.node),
+            Kind::Model => self.train(cache, &job)?,
+        };
+        let encoded = Trained::new(update, contribution, job.terms.encoding);
+        // The trainer has looked for values that are not finite; what is left is that the terms make no sense here.
+        Ok(encoded.map_err(|fault| Decline::Diverged { why: fault.to_string() })?)
+    }
+
+    fn train(&self, cache: &mut Cache, job: &Job) -> Result<(Vec<f32>, Contribution), Failure> {
+        let Job { terms, objects, .. } = job;
+        let no_data = |why: &str| Decline::NoData { why: why.to_owned() };
+        let set = self.data.as_ref().ok_or_else(|| no_data("this node's configuration names none"))?;
+        if let Some(asked) = &terms.train.source
+            && set.name.as_ref() != Some(asked)
+        {
+            return Err(no_data(&format!("this node's configuration names no data set {asked:?}")).into());
+        }
+        let model_bytes = objects.model.as_ref().map_or(0, |model| model.len() as u64);
+        self.budget.check(Need { model: model_bytes, ..Need::default() }, terms)?;
+
+        let schema = objects.schema.as_deref().map(run_schema).transpose()?;
+        cache.data.load(set, schema.as_ref(), self.budget.memory)?;
+        let compiled = compile(&mut cache.compiled, terms, objects.model.as_deref())?;
+        let data = cache.data.prepared(terms.preprocess, objects.preprocess.as_deref())?;
+        let example = data.x.row_len() as u64 * 4;
+        let examples = data.len();
+        let need = Need { model: compiled.size.0, nodes: compiled.size.1, data: cache.data.bytes(), example };
+        self.budget.check(need, terms)?;
+        // Borrowed anew: the budget looked at the whole cache.
+        let data = cache.data.prepared(terms.preprocess, None)?;
+
+        let trainer = &mut compiled.trainer;
+        if trainer.length() as u64 != terms.length {
+            let why = format!("the terms announce {} parameters, the model has {}", terms.length, trainer.length());
+            return Err(Decline::Model { why }.into());
+        }
+        trainer.set_parameters(&job.params).map_err(|e| Decline::Model { why: chain(&e) })?;
+        let mut killed = None;
+        let started = std::time::Instant::now();
+        let epochs = terms.train.local_epochs as usize;
+        let trained = trainer.train(data, epochs, terms.training_seed(&job.node), &mut |progress| {
+            if let Err(death) = TRAINING.reached() {
+                killed = Some(death);
+                return ControlFlow::Break(());
+            }
+            if progress.step == progress.steps {
+                tracing::debug!(run = %terms.run, round = terms.round, epoch = progress.epoch + 1, of = epochs, loss = progress.loss, "trained an epoch");
+            }
+            if job.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if let Some(death) = killed {
+            return Err(death.into());
+        }
+        let history = trained.map_err(|error| failure(error, &set.source.to_string()))?;
+        let contribution = contribution(history.last(), examples);
+        tracing::info!(
+            run = %terms.run, round = terms.round, examples, epochs, loss = contribution.loss, took = ?started.elapsed(), "trained"
+        );
+        let mut update = trainer.parameters();
+        for (new, old) in update.iter_mut().zip(&job.params) {
+            *new -= old;
+        }
+        Ok((update, contribution))
+    }
+}
+
+fn run_schema(bytes: &[u8]) -> Result<sapwood_data::Schema, Decline> {
+    let fault = |why: String| Decline::Model { why: format!("the run's schema: {why}") };
+    let text = std::str::from_utf8(bytes).map_err(|e| fault(e.to_string()))?;
+    data::parse_schema(text).map_err(|e| fault(chain(&e)))
+}
+
+/// The compiled model from the last round, if it is for the same way of training.
+fn compile<'a>(slot: &'a mut Option<Compiled>, terms: &Terms, bytes: Option<&[u8]>) -> Result<&'a mut Compiled, Decline> {
+    let config = config(&terms.train);
+    if slot.as_ref().is_none_or(|compiled| compiled.model != terms.model || compiled.config != config) {
+        // Dropped first, so that there are never two in memory.
+        *slot = None;
+        let fault = |e: sapwood_models::ModelError| Decline::Model { why: chain(&e) };
+        let bytes = bytes.ok_or_else(|| Decline::Model { why: "its file did not come with the task".to_owned() })?;
+        let model = Model::decode(bytes).map_err(fault)?;
+        let size = (bytes.len() as u64, model.graph().node.len() as u64);
+        let trainer = Trainer::new(&model, config.clone()).map_err(fault)?;
+        *slot = Some(Compiled { model: terms.model, config, size, trainer });
+    }
+    Ok(slot.as_mut().expect("compiled above or before"))
+}
+
+fn config(terms: &TrainTerms) -> TrainConfig {
+    let o = &terms.optimizer;
+    // The spec's numbers are f64; training is in f32.
+    let [momentum, weight_decay, beta1, beta2, epsilon] = [o.momentum, o.weight_decay, o.beta1, o.beta2, o.epsilon].map(|v| v as f32);
+    let optimizer = match o.kind {
+        spec::OptimizerKind::Sgd => Optimizer::Sgd { momentum, weight_decay, nesterov: o.nesterov },
+        spec::OptimizerKind::Adam => Optimizer::Adam { beta1, beta2, epsilon, weight_decay },
+        spec::OptimizerKind::AdamW => Optimizer::AdamW { beta1, beta2, epsilon, weight_decay },
+    };
+    let loss = match terms.loss {
+        spec::Loss::CrossEntropy => Loss::CrossEntropy,
+        spec::Loss::Mse => Loss::Mse,
+        spec::Loss::Bce => Loss::Bce,
+    };
+    TrainConfig { loss, optimizer, lr: terms.lr as f32, batch: terms.batch as usize, freeze: terms.freeze.clone() }
+}
+
+/// What the last epoch says about the data; nothing was trained if there was none.
+fn contribution(last: Option<&Epoch>, examples: usize) -> Contribution {
+    let examples = examples as u64;
+    match last {
+        None => Contribution { examples, correct: None, loss: 0.0 },
+        // A share of a count: rounding gives the count back.
+        Some(epoch) => Contribution { examples, correct: epoch.accuracy.map(|a| (a * examples as f64).round() as u64), loss: epoch.loss },
+    }
+}
+
+fn failure(error: TrainError, source: &str) -> Failure {
+    match error {
+        TrainError::Stopped => Failure::Cancelled,
+        TrainError::Diverged { .. } => Decline::Diverged { why: error.to_string() }.into(),
+        TrainError::Data(fault) => bad_data(source, &fault).into(),
+        TrainError::Targets { .. } => Decline::BadData { why: format!("{source}: {error}") }.into(),
+        error => Decline::Model { why: chain(&error) }.into(),
+    }
+}
+
+fn bad_data(source: &str, fault: &DataFault) -> Decline {
+    Decline::BadData { why: format!("{source}: {fault}") }
+}

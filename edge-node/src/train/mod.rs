@@ -1,0 +1,255 @@
+//! Training on the node's own data, within the budget that its operator set.
+//!
+//! A [`Workshop`] owns a small pool of threads, which yields to everything else on the machine, and what may be kept from
+//! one round to the next: the compiled model, the data as it was last read and checked, and the data after preprocessing.
+//! It does one [`Job`] at a time. Whatever goes wrong in a job (bad data, a model that cannot be trained here, a panic deep
+//! in a kernel) becomes a [`Decline`], which costs the node the round and nothing else.
+
+mod budget;
+mod data;
+mod job;
+mod random;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use sapwood_failpoint::{self as failpoint, Killed};
+use sapwood_privacy::Contribution;
+use sapwood_protocol::{
+    Digest, Fault, NodeId,
+    round::{Decline, EncodingTerms, Terms},
+};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+
+use self::job::Compiled;
+pub use self::{budget::Budget, data::DataSet};
+use crate::config::Trainer as Kind;
+
+/// Why there is no update.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// To be told to the coordinator.
+    #[error(transparent)]
+    Decline(#[from] Decline),
+    /// Nobody wants the update any more.
+    #[error("training was cancelled")]
+    Cancelled,
+    /// In a simulation only.
+    #[error(transparent)]
+    Killed(#[from] Killed),
+}
+
+/// A flag that ends a training at its next step.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Nobody wants the update any more.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    /// Whether that was said.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one training needs.
+#[derive(Debug)]
+pub struct Job {
+    /// What was asked for.
+    pub terms: Terms,
+    /// Who trains: part of the seed.
+    pub node: NodeId,
+    /// The global parameters, `[terms.length]`.
+    pub params: Vec<f32>,
+    /// Bytes of the objects that the terms name; [`Bench::missing`] says which are wanted.
+    pub objects: Objects,
+    /// Ends it early.
+    pub cancel: Cancel,
+}
+
+/// The objects that a training reads beside the parameters.
+#[derive(Debug, Default)]
+pub struct Objects {
+    /// `terms.model`.
+    pub model: Option<Vec<u8>>,
+    /// `terms.preprocess`.
+    pub preprocess: Option<Vec<u8>>,
+    /// `terms.schema`.
+    pub schema: Option<Vec<u8>>,
+}
+
+/// A trained update, and its last encoding.
+pub struct Trained {
+    update: Vec<f32>,
+    contribution: Contribution,
+    encoded: Encoded,
+}
+
+/// An update as it travels.
+#[derive(Clone)]
+pub struct Encoded {
+    terms: EncodingTerms,
+    /// The packed vector.
+    pub bytes: Bytes,
+    /// Its SHA-256.
+    pub digest: Digest,
+}
+
+impl Trained {
+    fn new(update: Vec<f32>, contribution: Contribution, terms: EncodingTerms) -> Result<Self, Fault> {
+        let encoded = encode(&update, &contribution, terms)?;
+        Ok(Self { update, contribution, encoded })
+    }
+
+    /// The encoding under these terms. Attempts at one round nearly always share them; then this is free.
+    ///
+    /// # Errors
+    /// The terms' own fault.
+    pub fn encoded(&mut self, terms: &EncodingTerms) -> Result<&Encoded, Fault> {
+        if self.encoded.terms != *terms {
+            self.encoded = encode(&self.update, &self.contribution, *terms)?;
+        }
+        Ok(&self.encoded)
+    }
+
+    /// Names the update: the digest of its first encoding, so that the vector is not hashed a second time.
+    pub fn digest(&self) -> Digest {
+        self.encoded.digest
+    }
+
+    /// What is said beside it.
+    pub fn contribution(&self) -> &Contribution {
+        &self.contribution
+    }
+}
+
+fn encode(update: &[f32], contribution: &Contribution, terms: EncodingTerms) -> Result<Encoded, Fault> {
+    let encoded = terms.encoding()?.encode(update, contribution).map_err(|fault| {
+        Fault::Misuse(sapwood_protocol::fault::Misuse::State { what: "encoding the update".into(), why: fault.to_string() })
+    })?;
+    let digest = Digest::of(&encoded.bytes);
+    Ok(Encoded { terms, bytes: encoded.bytes.into(), digest })
+}
+
+/// What is kept between jobs.
+#[derive(Default)]
+struct Cache {
+    compiled: Option<Compiled>,
+    data: data::Cache,
+}
+
+/// Where a node trains.
+#[derive(Clone)]
+pub struct Workshop {
+    inner: Arc<Inner>,
+    cache: Arc<Mutex<Cache>>,
+}
+
+struct Inner {
+    pool: ThreadPool,
+    budget: Budget,
+    kind: Kind,
+    data: Option<DataSet>,
+}
+
+/// The one place in the [`Workshop`], taken for one job.
+pub struct Bench {
+    inner: Arc<Inner>,
+    cache: OwnedMutexGuard<Cache>,
+}
+
+impl Workshop {
+    /// A workshop within `budget`. Its threads sleep while there is nothing to train.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn new(budget: Budget, kind: Kind, data: Option<DataSet>) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let nice = budget.nice;
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(budget.threads)
+            .thread_name(|n| format!("train-{n}"))
+            .start_handler(move |_| budget::yield_to_others(nice))
+            .build()?;
+        Ok(Self { inner: Arc::new(Inner { pool, budget, kind, data }), cache: Arc::default() })
+    }
+
+    /// Waits until no other job is under way.
+    pub async fn bench(&self) -> Bench {
+        Bench { inner: self.inner.clone(), cache: self.cache.clone().lock_owned().await }
+    }
+}
+
+/// Which objects a job needs that the workshop does not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// [`Objects::model`].
+    pub model: bool,
+    /// [`Objects::preprocess`].
+    pub preprocess: bool,
+    /// [`Objects::schema`].
+    pub schema: bool,
+}
+
+impl Bench {
+    /// What a job under `terms` needs beside the parameters.
+    pub fn missing(&self, terms: &Terms) -> Missing {
+        if self.inner.kind == Kind::Random {
+            return Missing::default();
+        }
+        let compiled = self.cache.compiled.as_ref().is_some_and(|compiled| compiled.is_for(terms));
+        // The data may turn out to have changed, so what looks at it is always wanted; it is small.
+        Missing { model: !compiled, preprocess: terms.preprocess.is_some(), schema: terms.schema.is_some() }
+    }
+
+    /// Trains on the pool's threads; this task only waits. If it is dropped meanwhile, the job goes on until its next step
+    /// and keeps the bench until then: cancel it as well.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn train(self, job: Job) -> Result<Trained, Failure> {
+        let Self { inner, mut cache } = self;
+        let hook = failpoint::current();
+        let (answer, answered) = oneshot::channel();
+        let shared = inner.clone();
+        inner.pool.spawn(move || {
+            let _hook = hook.as_ref().map(failpoint::Hook::install);
+            // The cache may be half changed after a panic, so it is thrown away.
+            let result = catch_unwind(AssertUnwindSafe(|| shared.work(&mut cache, job))).unwrap_or_else(|panic| {
+                *cache = Cache::default();
+                let why = format!("the trainer stopped in the middle: {}", message(&*panic));
+                Err(Decline::Model { why }.into())
+            });
+            drop(cache);
+            // Nobody waits any more if the job was cancelled.
+            let _ = answer.send(result);
+        });
+        answered.await.unwrap_or(Err(Failure::Cancelled))
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
