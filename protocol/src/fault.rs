@@ -71,6 +71,12 @@ pub enum Misbehaviour {
         /// What was refused.
         second: Digest,
     },
+    /// Said that it cannot after it could.
+    #[error("node {node} declined the attempt after its update was accepted")]
+    DeclinedAfterUpdate {
+        /// Who.
+        node: NodeId,
+    },
     /// The vector has another length.
     #[error("the update of node {node} has {actual} bytes, the round has {expected}")]
     UpdateLength {
@@ -226,6 +232,12 @@ pub enum Expiry {
     /// For an attempt that is over.
     #[error("that attempt at the round is over; ask for the current task")]
     Session,
+    /// For an attempt that goes on without the sender.
+    #[error("the attempt goes on without node {node}, which declined, or was slower than enough others")]
+    Dropped {
+        /// Who.
+        node: NodeId,
+    },
     /// A one-time token.
     #[error("enrolment token {token} expired at {at}; ask the fleet's operator for a new one")]
     Token {

@@ -17,6 +17,7 @@ pub mod spec;
 pub mod time;
 pub mod trust;
 pub mod version;
+pub mod view;
 
 pub use digest::{Digest, Hasher};
 pub use fault::{Blame, Fault};

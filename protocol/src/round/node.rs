@@ -1,9 +1,37 @@
 //! The node's side of a round: train once, submit until it is taken, forget.
+//!
+//! ```mermaid
+//! stateDiagram-v2
+//!     [*] --> Idle
+//!     Idle --> Training: Task
+//!     Training --> Ready: Trained
+//!     Training --> Declined: TrainingFailed
+//!     Ready --> Submitted: Receipt Accepted
+//!     Ready --> Parked: Withdrawn, keep
+//!     Submitted --> Parked: Withdrawn, keep
+//!     Parked --> Ready: Task for the same work
+//!     Submitted --> Idle: Withdrawn
+//!     Parked --> Idle: Withdrawn, or long unheard of
+//! ```
+//!
+//! Two tasks with the same [`super::Terms::work`] ask for the same bits, so a node trains once for all attempts at a round,
+//! and a restart of the coordinator costs it one more upload. The update lives in the shell's memory only: after a restart
+//! of the node it is trained again, to the same bits, because its seed comes from the run, the round and the node's name.
+//!
+//! A node keeps one [`NodeRound`] for each run that it takes part in.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Decline, Task};
-use crate::{digest::Digest, ids::SessionId};
+use crate::{
+    digest::Digest,
+    fault::{Expiry, Fault},
+    ids::SessionId,
+    machine::{Cx, Decision, Machine},
+    time::Timestamp,
+};
+
+type Verdict = Decision<NodeEvent, NodeEffect>;
 
 /// One message, one deadline, or one thing that the trainer says.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,11 +147,9 @@ pub enum NodeEffect {
     },
 }
 
-/// The node's part in one run.
+/// The node's part in one run. Starts idle.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeRound {
-    phase: Phase,
-}
+pub struct NodeRound(Phase);
 
 #[derive(Clone, Debug, Default, PartialEq)]
 enum Phase {
@@ -142,21 +168,205 @@ enum Phase {
     Declined { task: Box<Task>, reason: Decline, answered: bool },
 }
 
-impl crate::Machine for NodeRound {
+impl NodeRound {
+    /// The task at hand, live or kept for another attempt.
+    pub fn task(&self) -> Option<&Task> {
+        self.0.task()
+    }
+    /// Whether there is nothing to do and nothing kept.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.0, Phase::Idle)
+    }
+
+    fn task_arrived(&self, task: Box<Task>) -> Result<Verdict, Fault> {
+        let Some(current) = self.task() else { return Ok(begin(task)) };
+        let (old, new) = (&current.terms, &task.terms);
+        if old.session == new.session {
+            return Ok(Decision::nothing());
+        }
+        // By time first: a coordinator that was restored from a backup counts rounds from an older one.
+        if (new.opened, new.round, new.attempt) <= (old.opened, old.round, old.attempt) {
+            return Err(Expiry::Session.into());
+        }
+        if old.work() != new.work() {
+            let forget = NodeEffect::Forget { work: old.work() };
+            let mut verdict = begin(task);
+            verdict.effects.insert(0, forget);
+            return Ok(verdict);
+        }
+        let verdict = Decision::nothing().event(NodeEvent::Rejoined { task: task.clone() });
+        Ok(match &self.0 {
+            Phase::Ready { update, .. } | Phase::Parked { update, .. } | Phase::Submitted { update, .. } => {
+                verdict.effect(NodeEffect::Submit { task, update: *update })
+            }
+            Phase::Declined { reason, .. } => verdict.effect(NodeEffect::Decline { session: task.terms.session, reason: reason.clone() }),
+            Phase::Idle | Phase::Training { .. } => verdict,
+        })
+    }
+
+    fn trained(&self, work: Digest, update: Digest) -> Verdict {
+        let Phase::Training { task, live } = &self.0 else { return Decision::nothing() };
+        if task.terms.work() != work {
+            return Decision::nothing();
+        }
+        let verdict = Decision::nothing().event(NodeEvent::Trained { update });
+        if *live { verdict.effect(NodeEffect::Submit { task: task.clone(), update }) } else { verdict }
+    }
+
+    fn training_failed(&self, work: Digest, reason: Decline) -> Verdict {
+        let Phase::Training { task, live } = &self.0 else { return Decision::nothing() };
+        if task.terms.work() != work {
+            return Decision::nothing();
+        }
+        let verdict = Decision::nothing().event(NodeEvent::Declined { reason: reason.clone() });
+        if *live { verdict.effect(NodeEffect::Decline { session: task.terms.session, reason }) } else { verdict }
+    }
+
+    fn withdrawn(&self, session: SessionId, keep: bool) -> Verdict {
+        match self.task() {
+            Some(task) if task.terms.session == session => {
+                if !keep {
+                    self.forget()
+                } else if self.is_live() {
+                    Decision::nothing().event(NodeEvent::Parked)
+                } else {
+                    Decision::nothing()
+                }
+            }
+            // Of an attempt that was superseded already.
+            _ => Decision::nothing(),
+        }
+    }
+
+    fn receipt(&self, session: SessionId, outcome: Receipt) -> Verdict {
+        if !self.is_live() || self.task().is_none_or(|task| task.terms.session != session) {
+            return Decision::nothing();
+        }
+        match (&self.0, outcome) {
+            (Phase::Ready { .. } | Phase::Declined { .. }, Receipt::Accepted) => Decision::nothing().event(NodeEvent::Answered),
+            (Phase::Ready { .. } | Phase::Submitted { .. } | Phase::Declined { .. }, Receipt::Expired) => {
+                Decision::nothing().event(NodeEvent::Parked)
+            }
+            (Phase::Ready { .. } | Phase::Declined { .. }, Receipt::Refused) => self.forget(),
+            _ => Decision::nothing(),
+        }
+    }
+
+    /// What the coordinator has not answered yet.
+    fn again(&self) -> Verdict {
+        match &self.0 {
+            Phase::Ready { task, update } => Decision::nothing().effect(NodeEffect::Submit { task: task.clone(), update: *update }),
+            Phase::Declined { task, reason, answered: false } => {
+                Decision::nothing().effect(NodeEffect::Decline { session: task.terms.session, reason: reason.clone() })
+            }
+            _ => Decision::nothing(),
+        }
+    }
+
+    fn forget(&self) -> Verdict {
+        match self.task() {
+            Some(task) => Decision::nothing().event(NodeEvent::Forgotten).effect(NodeEffect::Forget { work: task.terms.work() }),
+            None => Decision::nothing(),
+        }
+    }
+
+    /// Whether the attempt is not known to be over.
+    fn is_live(&self) -> bool {
+        match &self.0 {
+            Phase::Idle | Phase::Parked { .. } => false,
+            Phase::Training { live, .. } => *live,
+            Phase::Ready { .. } | Phase::Submitted { .. } => true,
+            Phase::Declined { answered, .. } => !answered,
+        }
+    }
+}
+
+fn begin(task: Box<Task>) -> Verdict {
+    let work = task.terms.work();
+    Decision::nothing().event(NodeEvent::Accepted { task: task.clone() }).effect(NodeEffect::Train { task, work })
+}
+
+impl Phase {
+    fn task(&self) -> Option<&Task> {
+        match self {
+            Self::Idle => None,
+            Self::Training { task, .. }
+            | Self::Ready { task, .. }
+            | Self::Parked { task, .. }
+            | Self::Submitted { task, .. }
+            | Self::Declined { task, .. } => Some(task),
+        }
+    }
+}
+
+impl Machine for NodeRound {
     type Input = NodeInput;
     type Event = NodeEvent;
     type Effect = NodeEffect;
 
-    fn decide(&self, _cx: &mut crate::Cx<'_>, _input: NodeInput) -> Result<crate::Decision<NodeEvent, NodeEffect>, crate::Fault> {
-        Ok(crate::Decision::nothing())
+    fn decide(&self, cx: &mut Cx<'_>, input: NodeInput) -> Result<Verdict, Fault> {
+        Ok(match input {
+            NodeInput::Task(task) => return self.task_arrived(task),
+            NodeInput::Withdrawn { session, keep } => self.withdrawn(session, keep),
+            NodeInput::Trained { work, update } => self.trained(work, update),
+            NodeInput::TrainingFailed { work, reason } => self.training_failed(work, reason),
+            NodeInput::Receipt { session, outcome } => self.receipt(session, outcome),
+            NodeInput::Reconnected => self.again(),
+            NodeInput::Tick => match self.deadline() {
+                Some(deadline) if cx.now >= deadline => self.forget(),
+                _ => Decision::nothing(),
+            },
+        })
     }
-    fn apply(self, _event: &NodeEvent) -> Self {
-        self
+
+    fn apply(self, event: &NodeEvent) -> Self {
+        let phase = self.0;
+        Self(match (phase, event) {
+            (_, NodeEvent::Accepted { task }) => Phase::Training { task: task.clone(), live: true },
+            (Phase::Training { .. }, NodeEvent::Rejoined { task }) => Phase::Training { task: task.clone(), live: true },
+            (Phase::Ready { update, .. } | Phase::Parked { update, .. } | Phase::Submitted { update, .. }, NodeEvent::Rejoined { task }) => {
+                Phase::Ready { task: task.clone(), update }
+            }
+            (Phase::Declined { reason, .. }, NodeEvent::Rejoined { task }) => {
+                Phase::Declined { task: task.clone(), reason, answered: false }
+            }
+            (Phase::Training { task, live: true }, NodeEvent::Trained { update }) => Phase::Ready { task, update: *update },
+            (Phase::Training { task, live: false }, NodeEvent::Trained { update }) => Phase::Parked { task, update: *update },
+            (Phase::Training { task, live }, NodeEvent::Declined { reason }) => {
+                Phase::Declined { task, reason: reason.clone(), answered: !live }
+            }
+            (Phase::Ready { task, update }, NodeEvent::Answered) => Phase::Submitted { task, update },
+            (Phase::Declined { task, reason, .. }, NodeEvent::Answered | NodeEvent::Parked) => {
+                Phase::Declined { task, reason, answered: true }
+            }
+            (Phase::Training { task, .. }, NodeEvent::Parked) => Phase::Training { task, live: false },
+            (Phase::Ready { task, update } | Phase::Submitted { task, update }, NodeEvent::Parked) => Phase::Parked { task, update },
+            (_, NodeEvent::Forgotten) => Phase::Idle,
+            (phase, _) => phase,
+        })
     }
-    fn recover(&self, _cx: &mut crate::Cx<'_>) -> crate::Decision<NodeEvent, NodeEffect> {
-        crate::Decision::nothing()
+
+    /// The update was in memory: it is trained again, to the same bits. What was answered stays answered.
+    fn recover(&self, _cx: &mut Cx<'_>) -> Verdict {
+        match &self.0 {
+            Phase::Training { task, .. } => {
+                Decision::nothing().effect(NodeEffect::Train { task: task.clone(), work: task.terms.work() })
+            }
+            Phase::Ready { task, .. } => begin(task.clone()),
+            // Should the same work be asked for again, it is done again then.
+            Phase::Parked { .. } | Phase::Submitted { .. } => self.forget(),
+            Phase::Declined { .. } => self.again(),
+            Phase::Idle => Decision::nothing(),
+        }
     }
-    fn deadline(&self) -> Option<crate::Timestamp> {
-        None
+
+    /// One round's time after its own deadline nobody will ask for the update any more.
+    fn deadline(&self) -> Option<Timestamp> {
+        let terms = &self.task()?.terms;
+        Some(terms.deadline + terms.deadline.since(terms.opened))
     }
 }
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;

@@ -115,6 +115,18 @@ pub struct Task {
     pub terms: Terms,
 }
 
+/// What the outbox carries to one node: the attempt is over for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withdrawal {
+    /// Which run.
+    pub run: RunId,
+    /// Which attempt.
+    pub session: SessionId,
+    /// The same work will be asked for again: keep the trained update.
+    pub keep: bool,
+}
+
 impl EncodingTerms {
     /// The codec that both ends use.
     ///

@@ -1,47 +1,113 @@
-//! A run: rounds, their evaluation, and what becomes of the result.
+//! A run: rounds one after the other, their evaluation beside them, and what becomes of the result.
+//!
+//! ```mermaid
+//! stateDiagram-v2
+//!     [*] --> Created: submitted
+//!     Created --> Selecting: Start
+//!     state "one round, see `round`" as round {
+//!         Selecting --> Collecting: AttemptOpened
+//!         Collecting --> Committing: CollectionClosed
+//!         Collecting --> Selecting: AttemptAborted
+//!         Committing --> Selecting: AttemptAborted
+//!     }
+//!     Committing --> Selecting: RoundCommitted, rounds left
+//!     Committing --> Finished: RoundCommitted, TrainingFinished
+//!     Finished --> Released: CandidateReleased
+//!     Finished --> Refused: CandidateRefused
+//!     round --> Failed: too many attempts
+//!     Finished --> Failed: the candidate cannot be built
+//! ```
+//!
+//! The global model is scored while the next round already runs; the candidate waits for the last score. Anything that is
+//! not over can be stopped. With `release.auto = false` a run ends in Finished.
+//!
+//! A [`Run`] is a fold of its [`Event`]s. It is created with the first of them, [`Event::Created`].
 
 mod event;
+mod history;
+mod look;
 mod message;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 pub use event::{Created, Event};
+pub use history::RoundRecord;
+pub use look::RunState;
 pub use message::{CandidateOutcome, Effect, EvaluationRecord, Failure, Input, Refused, Released};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    fault::Fault,
-    ids::{NodeId, SessionId},
+    fault::{Expiry, Fault, Misuse},
     machine::{Cx, Decision, Machine},
-    round::Terms,
-    spec::Spec,
+    round::{
+        AbortReason, DropReason, EncodingTerms, Terms,
+        attempts::Attempts,
+        collecting::{Collecting, Course},
+        committing::Committing,
+        selecting::{Selecting, Selection, announce},
+    },
     time::Timestamp,
 };
+
+type Verdict = Decision<Event, Effect>;
 
 /// A federated run as a state machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    created: Created,
+    created: Box<Created>,
+    phase: Phase,
+    /// The global parameters.
+    params: Digest,
+    /// Committed rounds, in order.
+    rounds: Vec<RoundRecord>,
+    /// Scores that are due: round and parameters.
+    unscored: BTreeMap<u32, Digest>,
+}
+
+/// Where a run is.
+#[derive(Clone, Debug, PartialEq)]
+enum Phase {
+    Created,
+    Selecting(Selecting),
+    Collecting(Collecting),
+    Committing(Committing),
+    /// All rounds are done; scores or the candidate may be missing.
+    Finished,
+    Released(Released),
+    Refused(Refused),
+    Stopped {
+        by: String,
+    },
+    Failed {
+        why: Failure,
+    },
 }
 
 impl Run {
     /// The run that begins so. [`Event::Created`] with the same content is the first event of its stream.
     ///
     /// # Errors
-    /// If the updates cannot be laid on the grid, or the model has nothing to train.
+    /// If the model has nothing to train, or its updates cannot be laid on the grid.
     pub fn create(created: Created) -> Result<Self, Fault> {
-        Ok(Self { created })
+        if created.length == 0 {
+            let why = "no initializer of the model is left to train".to_owned();
+            return Err(Misuse::Setting { key: "model.freeze".into(), why }.into());
+        }
+        EncodingTerms::of(&created.spec).encoding()?;
+        let params = created.params;
+        Ok(Self { created: Box::new(created), phase: Phase::Created, params, rounds: Vec::new(), unscored: BTreeMap::new() })
     }
 
-    /// The run that these events tell of: the stream must begin with [`Event::Created`].
+    /// The run that these events tell of.
     ///
     /// # Errors
-    /// If it does not.
+    /// If the first one is not [`Event::Created`], or as [`Run::create`].
     pub fn replay<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Self, Fault> {
         let mut events = events.into_iter();
         let Some(Event::Created(created)) = events.next() else {
-            return Err(crate::fault::Misuse::State { what: "a run's events".into(), why: "the first one is not `created`".into() }.into());
+            return Err(Misuse::State { what: "a run's events".into(), why: "the first one is not `created`".into() }.into());
         };
         Ok(events.fold(Self::create((**created).clone())?, Machine::apply))
     }
@@ -50,6 +116,170 @@ impl Run {
     pub fn created(&self) -> &Created {
         &self.created
     }
+
+    /// The global parameters: of the last committed round, or the initial ones.
+    pub fn params(&self) -> Digest {
+        self.params
+    }
+
+    /// Committed rounds, in order.
+    pub fn rounds(&self) -> &[RoundRecord] {
+        &self.rounds
+    }
+
+    /// The terms of the open attempt.
+    pub fn terms(&self) -> Option<&Terms> {
+        match &self.phase {
+            Phase::Collecting(Collecting { terms, .. }) | Phase::Committing(Committing { terms, .. }) => Some(terms),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing will happen any more.
+    pub fn is_over(&self) -> bool {
+        match &self.phase {
+            Phase::Finished => !self.created.spec.release.auto && self.unscored.is_empty(),
+            Phase::Released(_) | Phase::Refused(_) | Phase::Stopped { .. } | Phase::Failed { .. } => true,
+            Phase::Created | Phase::Selecting(_) | Phase::Collecting(_) | Phase::Committing(_) => false,
+        }
+    }
+
+    /// Parameters that the shell must keep: the current ones, and those that wait to be scored.
+    pub fn needed(&self) -> impl Iterator<Item = Digest> + '_ {
+        [self.created.params, self.params].into_iter().chain(self.unscored.values().copied())
+    }
+
+    /// Ends an attempt that came to nothing; the run fails if the round has no attempts left.
+    fn abort(&self, cx: &Cx<'_>, mut verdict: Verdict, reason: AbortReason) -> Verdict {
+        let attempts = match &self.phase {
+            Phase::Selecting(Selecting { attempts, .. })
+            | Phase::Collecting(Collecting { attempts, .. })
+            | Phase::Committing(Committing { attempts, .. }) => attempts,
+            _ => return verdict,
+        };
+        let failed = attempts.failed + u32::from(reason.counts());
+        let last = failed >= self.created.spec.deadlines.attempts && reason.counts();
+        verdict.events.push(Event::AttemptAborted { reason: reason.clone(), at: cx.now });
+        verdict.effects.extend(self.withdraw(!last));
+        if last {
+            let why = Failure::Attempts { round: attempts.round, attempts: failed, last: reason };
+            verdict.event(Event::Failed { why, at: cx.now })
+        } else {
+            verdict.effect(Effect::AskRoster)
+        }
+    }
+
+    /// Calls the open attempt off.
+    fn withdraw(&self, keep: bool) -> Vec<Effect> {
+        let (terms, dropped) = match &self.phase {
+            Phase::Collecting(Collecting { terms, dropped, .. }) | Phase::Committing(Committing { terms, dropped, .. }) => (terms, dropped),
+            _ => return Vec::new(),
+        };
+        let session = terms.session;
+        let involved = terms.cohort.iter().filter(|node| !dropped.contains_key(*node));
+        let mut effects = vec![Effect::Discard { session }];
+        effects.extend(involved.map(|node| Effect::Withdraw { node: node.clone(), session, keep }));
+        effects
+    }
+
+    /// Goes on after something happened to the open attempt.
+    fn follow(&self, cx: &Cx<'_>, collecting: &Collecting, verdict: Verdict, course: Course) -> Verdict {
+        let overdue = cx.now >= collecting.terms.deadline;
+        match course {
+            Course::Wait => verdict,
+            Course::Close => collecting.close(verdict, self.created.spec.strategy.server_lr, overdue),
+            Course::Abort(reason) => {
+                let mut verdict = verdict;
+                if overdue {
+                    let late = collecting.involved().filter(|node| !collecting.updates.contains_key(*node));
+                    verdict.events.extend(late.map(|node| Event::NodeDropped { node: node.clone(), reason: DropReason::Straggler }));
+                }
+                self.abort(cx, verdict, reason)
+            }
+        }
+    }
+
+    fn roster(&self, cx: &mut Cx<'_>, roster: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
+        let Phase::Selecting(selecting) = &self.phase else { return Ok(Decision::nothing()) };
+        Ok(match selecting.roster(cx, &self.created, self.params, roster)? {
+            Selection::Wait => Decision::nothing(),
+            Selection::Open(verdict) => verdict,
+            Selection::Abort(reason) => self.abort(cx, Decision::nothing(), reason),
+        })
+    }
+
+    fn aggregated(&self, cx: &Cx<'_>, session: crate::SessionId, params: Digest, totals: crate::round::Totals) -> Result<Verdict, Fault> {
+        let Phase::Committing(committing) = &self.phase else { return Err(Expiry::Session.into()) };
+        committing.aggregated(session, &totals)?;
+        let round = committing.terms.round;
+        let (at, rounds) = (cx.now, self.created.spec.train.rounds);
+        let mut verdict = Decision::nothing().event(Event::RoundCommitted { round, session, params, totals, at });
+        // The round is decided: nothing of its updates is needed any more, here or there.
+        verdict.effects = self.withdraw(false);
+        if self.is_scored(round) {
+            verdict = verdict.effect(Effect::Evaluate { round, params });
+        }
+        if round < rounds {
+            return Ok(verdict.effect(Effect::AskRoster));
+        }
+        let verdict = verdict.event(Event::TrainingFinished { params, at });
+        let waits = !self.unscored.is_empty() || self.is_scored(round);
+        Ok(if waits || !self.created.spec.release.auto { verdict } else { verdict.effect(Effect::BuildCandidate { params }) })
+    }
+
+    fn is_scored(&self, round: u32) -> bool {
+        let evaluate = &self.created.spec.evaluate;
+        evaluate.data.is_some() && (round.is_multiple_of(evaluate.every.max(1)) || round >= self.created.spec.train.rounds)
+    }
+
+    fn evaluated(&self, round: u32, evaluation: EvaluationRecord) -> Result<Verdict, Fault> {
+        if !self.unscored.contains_key(&round) {
+            let known = self.rounds.iter().any(|record| record.round == round && record.evaluation.is_some());
+            // Scoring twice gives the same score: the second answer is not news.
+            return if known || self.is_over() { Ok(Decision::nothing()) } else { Err(refuse("an evaluation", "it was not asked for")) };
+        }
+        let verdict = Decision::nothing().event(Event::Evaluated { round, evaluation });
+        let last = matches!(self.phase, Phase::Finished) && self.unscored.len() == 1;
+        let auto = self.created.spec.release.auto;
+        Ok(if last && auto { verdict.effect(Effect::BuildCandidate { params: self.params }) } else { verdict })
+    }
+
+    fn candidate(&self, cx: &Cx<'_>, outcome: CandidateOutcome) -> Result<Verdict, Fault> {
+        match (&self.phase, outcome) {
+            (Phase::Finished, CandidateOutcome::Released(released)) => Ok(Decision::nothing().event(Event::CandidateReleased(released))),
+            (Phase::Finished, CandidateOutcome::Refused(refused)) => Ok(Decision::nothing().event(Event::CandidateRefused(refused))),
+            (Phase::Finished, CandidateOutcome::Failed { why }) => Ok(self.fail(cx, Failure::Candidate { why })),
+            // Built twice after a crash; building is reproducible.
+            (Phase::Released(known), CandidateOutcome::Released(again)) if *known == again => Ok(Decision::nothing()),
+            (Phase::Refused(_), CandidateOutcome::Refused(_)) => Ok(Decision::nothing()),
+            _ => Err(refuse("a candidate", "the run does not wait for one")),
+        }
+    }
+
+    fn stop(&self, cx: &Cx<'_>, by: String) -> Result<Verdict, Fault> {
+        if matches!(self.phase, Phase::Stopped { .. }) {
+            return Ok(Decision::nothing());
+        }
+        if self.is_over() {
+            return Err(refuse("the run", "it is over, there is nothing to stop"));
+        }
+        let mut verdict = Decision::nothing().event(Event::Stopped { by, at: cx.now });
+        verdict.effects = self.withdraw(false);
+        Ok(verdict)
+    }
+
+    fn fail(&self, cx: &Cx<'_>, why: Failure) -> Verdict {
+        if self.is_over() {
+            return Decision::nothing();
+        }
+        let mut verdict = Decision::nothing().event(Event::Failed { why, at: cx.now });
+        verdict.effects = self.withdraw(false);
+        verdict
+    }
+}
+
+fn refuse(what: &str, why: &str) -> Fault {
+    Misuse::State { what: what.into(), why: why.into() }.into()
 }
 
 impl Machine for Run {
@@ -57,16 +287,127 @@ impl Machine for Run {
     type Event = Event;
     type Effect = Effect;
 
-    fn decide(&self, _cx: &mut Cx<'_>, _input: Input) -> Result<Decision<Event, Effect>, Fault> {
-        Ok(Decision::nothing())
+    fn decide(&self, cx: &mut Cx<'_>, input: Input) -> Result<Verdict, Fault> {
+        match input {
+            Input::Start => Ok(match self.phase {
+                Phase::Created => Decision::nothing().event(Event::Started { at: cx.now }).effect(Effect::AskRoster),
+                _ => Decision::nothing(),
+            }),
+            Input::Tick => Ok(match &self.phase {
+                Phase::Selecting(selecting) if cx.now >= selecting.deadline(&self.created) => Decision::nothing().effect(Effect::AskRoster),
+                Phase::Collecting(collecting) => self.follow(cx, collecting, Decision::nothing(), collecting.tick(cx)),
+                _ => Decision::nothing(),
+            }),
+            Input::Roster(roster) => self.roster(cx, roster),
+            Input::Update { node, session, digest, bytes } => match &self.phase {
+                Phase::Collecting(collecting) => {
+                    let (verdict, course) = collecting.update(cx, node, session, digest, bytes)?;
+                    Ok(self.follow(cx, collecting, verdict, course))
+                }
+                Phase::Committing(committing) => committing.update(node, session, digest),
+                _ => Err(Expiry::Session.into()),
+            },
+            Input::Declined { node, session, reason } => match &self.phase {
+                Phase::Collecting(collecting) => {
+                    let (verdict, course) = collecting.declined(node, session, reason)?;
+                    Ok(self.follow(cx, collecting, verdict, course))
+                }
+                _ => Err(Expiry::Session.into()),
+            },
+            Input::Aggregated { session, params, totals } => self.aggregated(cx, session, params, totals),
+            Input::AggregateFailed { session, why } => match &self.phase {
+                Phase::Committing(committing) if committing.terms.session == session => {
+                    Ok(self.abort(cx, Decision::nothing(), AbortReason::BadSum { why }))
+                }
+                _ => Err(Expiry::Session.into()),
+            },
+            Input::Evaluated { round, evaluation } => self.evaluated(round, evaluation),
+            Input::Candidate(outcome) => self.candidate(cx, outcome),
+            Input::Stop { by } => self.stop(cx, by),
+            Input::Broken { why } => Ok(self.fail(cx, Failure::Broken { why })),
+        }
     }
-    fn apply(self, _event: &Event) -> Self {
+
+    fn apply(mut self, event: &Event) -> Self {
+        self.phase = match (self.phase, event) {
+            (Phase::Created, Event::Started { at }) => Phase::Selecting(Selecting::new(Attempts::new(1, *at), *at)),
+            (Phase::Selecting(Selecting { attempts, .. }), Event::AttemptOpened(terms)) => {
+                Phase::Collecting(Collecting::new(attempts, terms.clone()))
+            }
+            (Phase::Collecting(collecting), Event::UpdateAccepted { node, digest, bytes }) => {
+                Phase::Collecting(collecting.accepted(node, *digest, *bytes))
+            }
+            (Phase::Collecting(collecting), Event::NodeDropped { node, reason }) => Phase::Collecting(collecting.drop(node, reason)),
+            (Phase::Collecting(collecting), Event::CollectionClosed { .. }) => Phase::Committing(collecting.into()),
+            (phase, Event::AttemptAborted { reason, at }) => aborted(phase, reason, *at),
+            (Phase::Committing(committing), Event::RoundCommitted { round, params, totals, at, .. }) => {
+                self.params = *params;
+                self.rounds.push(RoundRecord::new(committing, *params, totals.clone(), *at));
+                Phase::Selecting(Selecting::new(Attempts::new(round + 1, *at), *at))
+            }
+            (_, Event::TrainingFinished { .. }) => Phase::Finished,
+            (_, Event::CandidateReleased(released)) => Phase::Released(released.clone()),
+            (_, Event::CandidateRefused(refused)) => Phase::Refused(refused.clone()),
+            (_, Event::Stopped { by, .. }) => Phase::Stopped { by: by.clone() },
+            (_, Event::Failed { why, .. }) => Phase::Failed { why: why.clone() },
+            (phase, _) => phase,
+        };
+        match event {
+            Event::RoundCommitted { round, params, .. } if self.is_scored(*round) => {
+                self.unscored.insert(*round, *params);
+            }
+            Event::Evaluated { round, evaluation } => {
+                self.unscored.remove(round);
+                if let Some(record) = self.rounds.iter_mut().find(|record| record.round == *round) {
+                    record.evaluation = Some(*evaluation);
+                }
+            }
+            Event::Stopped { .. } | Event::Failed { .. } => self.unscored.clear(),
+            _ => {}
+        }
         self
     }
-    fn recover(&self, _cx: &mut Cx<'_>) -> Decision<Event, Effect> {
-        Decision::nothing()
+
+    fn recover(&self, cx: &mut Cx<'_>) -> Verdict {
+        let mut verdict = match &self.phase {
+            Phase::Selecting(_) => Decision::nothing().effect(Effect::AskRoster),
+            // Nothing had arrived, so nothing is lost: the attempt goes on under the same terms.
+            Phase::Collecting(collecting) if collecting.updates.is_empty() && cx.now < collecting.terms.deadline => {
+                announce(&collecting.terms, |node| !collecting.dropped.contains_key(node))
+            }
+            Phase::Collecting(_) | Phase::Committing(_) => self.abort(cx, Decision::nothing(), AbortReason::CoordinatorRestarted),
+            Phase::Finished if self.unscored.is_empty() && self.created.spec.release.auto => {
+                Decision::nothing().effect(Effect::BuildCandidate { params: self.params })
+            }
+            _ => Decision::nothing(),
+        };
+        verdict.effects.extend(self.unscored.iter().map(|(round, params)| Effect::Evaluate { round: *round, params: *params }));
+        verdict
     }
+
     fn deadline(&self) -> Option<Timestamp> {
-        None
+        match &self.phase {
+            Phase::Selecting(selecting) => Some(selecting.deadline(&self.created)),
+            Phase::Collecting(collecting) => Some(collecting.terms.deadline),
+            _ => None,
+        }
     }
+}
+
+/// Back to selecting. After a restart those who had a part are waited for: they keep what they trained.
+fn aborted(phase: Phase, reason: &AbortReason, at: Timestamp) -> Phase {
+    let (attempts, pinned) = match phase {
+        Phase::Selecting(selecting) => (selecting.attempts, Vec::new()),
+        Phase::Collecting(collecting) => {
+            let involved = collecting.involved().cloned().collect();
+            (collecting.attempts, involved)
+        }
+        Phase::Committing(committing) => (committing.attempts, committing.updates.into_keys().collect()),
+        other => return other,
+    };
+    let mut selecting = Selecting::new(attempts.aborted(reason), at);
+    if *reason == AbortReason::CoordinatorRestarted {
+        selecting.pinned = pinned.into_iter().collect();
+    }
+    Phase::Selecting(selecting)
 }

@@ -1,0 +1,125 @@
+//! What no type says: ranges, and keys that contradict each other.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{OptimizerKind, Spec, parse::setting};
+use crate::{
+    fault::{Fault, Misuse},
+    ids::{RingId, RunId},
+    round::EncodingTerms,
+};
+
+/// Longer waits are a mistake in the unit.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl Spec {
+    /// Checks what no type says. [`Spec::parse`] does it; a spec that was built in code must.
+    ///
+    /// # Errors
+    /// [`Misuse::Setting`] with the path of the first offending key.
+    pub fn validate(&self) -> Result<(), Fault> {
+        self.name.parse::<RunId>().map_err(|fault| setting("name", fault.to_string()))?;
+        self.check_train()?;
+        self.check_cohort()?;
+        self.check_deadlines()?;
+        self.check_release()
+    }
+
+    fn check_train(&self) -> Result<(), Fault> {
+        let train = &self.train;
+        within("train.rounds", train.rounds, 1, 1_000_000)?;
+        within("train.local_epochs", train.local_epochs, 1, 10_000)?;
+        within("train.batch", train.batch, 1, 1 << 20)?;
+        positive("train.lr", train.lr)?;
+        share("train.momentum", train.momentum)?;
+        share("train.beta1", train.beta1)?;
+        share("train.beta2", train.beta2)?;
+        positive("train.epsilon", train.epsilon)?;
+        if !(train.weight_decay.is_finite() && train.weight_decay >= 0.0) {
+            return Err(setting("train.weight_decay", format!("{} is not a number from 0", train.weight_decay)));
+        }
+        if train.optimizer != OptimizerKind::Sgd && train.momentum != 0.0 {
+            return Err(setting("train.momentum", format!("{} has no momentum; set beta1 instead", train.optimizer)));
+        }
+        if train.nesterov && train.momentum == 0.0 {
+            return Err(setting("train.nesterov", "it needs train.momentum above 0"));
+        }
+        within("strategy.example_cap", self.strategy.example_cap, 1, u32::MAX)?;
+        positive("strategy.server_lr", self.strategy.server_lr)
+    }
+
+    fn check_cohort(&self) -> Result<(), Fault> {
+        let cohort = &self.cohort;
+        within("cohort.size", cohort.size, 1, 100_000)?;
+        within("cohort.minimum", cohort.minimum, 1, cohort.size)?;
+        if !(0.0..=10.0).contains(&cohort.over_selection) {
+            return Err(setting("cohort.over_selection", format!("{} is not a share from 0 to 10", cohort.over_selection)));
+        }
+        if !(self.privacy.clip.is_finite() && self.privacy.clip > 0.0) {
+            return Err(setting("privacy.clip", format!("{} is not a positive number", self.privacy.clip)));
+        }
+        EncodingTerms::of(self).encoding().map(|_| ())
+    }
+
+    fn check_deadlines(&self) -> Result<(), Fault> {
+        let deadlines = &self.deadlines;
+        wait("deadlines.select", deadlines.select)?;
+        wait("deadlines.round", deadlines.round)?;
+        within("deadlines.attempts", deadlines.attempts, 1, 1000)?;
+        within("evaluate.every", self.evaluate.every, 1, u32::MAX)
+    }
+
+    fn check_release(&self) -> Result<(), Fault> {
+        let (release, gates) = (&self.release, &self.release.gates);
+        wait("release.health_timeout", release.health_timeout)?;
+        if release.soak > LONGEST {
+            return Err(setting("release.soak", "longer than 30 days"));
+        }
+        within("release.golden", release.golden, 1, 1000)?;
+        if release.use_case.trim().is_empty() {
+            return Err(setting("release.use_case", "empty; say what the model is for"));
+        }
+        if release.rings.is_empty() {
+            return Err(setting("release.rings", "empty; name at least one ring"));
+        }
+        let mut seen = BTreeSet::new();
+        for ring in &release.rings {
+            ring.parse::<RingId>().map_err(|fault| setting("release.rings", fault.to_string()))?;
+            if !seen.insert(ring) {
+                return Err(setting("release.rings", format!("{ring:?} occurs twice")));
+            }
+        }
+        for (key, value) in [("release.gates.min_accuracy", gates.min_accuracy), ("release.gates.max_int8_drop", gates.max_int8_drop)] {
+            let Some(value) = value else { continue };
+            if !(0.0..=1.0).contains(&value) {
+                return Err(setting(key, format!("{value} is not a share from 0 to 1")));
+            }
+            if self.evaluate.data.is_none() {
+                return Err(setting(key, "it needs evaluate.data to measure on"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn within(key: &str, value: u32, least: u32, most: u32) -> Result<(), Fault> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Misuse::Setting { key: key.into(), why: format!("{value} is not between {least} and {most}") }.into())
+}
+
+fn positive(key: &str, value: f64) -> Result<(), Fault> {
+    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(setting(key, format!("{value} is not a positive number"))) }
+}
+
+fn share(key: &str, value: f64) -> Result<(), Fault> {
+    if (0.0..1.0).contains(&value) { Ok(()) } else { Err(setting(key, format!("{value} is not in [0, 1)"))) }
+}
+
+fn wait(key: &str, span: Duration) -> Result<(), Fault> {
+    if span.is_zero() || span > LONGEST {
+        return Err(setting(key, format!("{} is not between 1ms and 30 days", humantime::format_duration(span))));
+    }
+    Ok(())
+}

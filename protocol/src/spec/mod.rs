@@ -341,3 +341,12 @@ impl Spec {
         }
     }
 }
+
+impl CohortSpec {
+    /// How many nodes are asked: ⌈size·(1 + over_selection)⌉.
+    pub fn asked(&self) -> u32 {
+        // The small allowance keeps 10·(1 + 0.2) from becoming 13.
+        let asked = (f64::from(self.size) * (1.0 + self.over_selection) - 1e-9).ceil();
+        (asked as u32).max(self.size)
+    }
+}

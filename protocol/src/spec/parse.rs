@@ -1,16 +1,109 @@
 //! From text to a checked [`Spec`].
 
-use super::Spec;
-use crate::fault::Fault;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::{Gates, Spec};
+use crate::fault::{Fault, Misuse};
 
 impl Spec {
     /// Reads a `run.toml` and checks it.
     ///
     /// # Errors
-    /// [`crate::fault::Misuse::Setting`] with the path of the key that is unknown (and the nearest valid one), missing, of the wrong type
-    /// or out of range.
+    /// [`Misuse::Setting`] with the path of the key that is unknown (and the nearest valid one), missing, of the wrong type,
+    /// out of range, or beyond this version.
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        let _ = text;
-        Ok(Self::default())
+        let table: Table = text.parse().map_err(|e: toml::de::Error| setting("run.toml", e.to_string().trim_end()))?;
+        refuse_unknown("", &table, &known())?;
+        require(&table)?;
+        let minimum_is_given = at(&table, "cohort.minimum").is_some();
+        let mut spec: Self = serde_path_to_error::deserialize(Value::Table(table))
+            .map_err(|e| setting(&e.path().to_string(), e.inner().to_string().trim_end()))?;
+        if !minimum_is_given {
+            spec.cohort.minimum = spec.cohort.size;
+        }
+        spec.validate()?;
+        Ok(spec)
     }
+}
+
+pub(super) fn setting(key: &str, why: impl Into<String>) -> Fault {
+    Misuse::Setting { key: key.to_owned(), why: why.into() }.into()
+}
+
+/// What must be written out, and why.
+fn require(table: &Table) -> Result<(), Fault> {
+    let text = |key| at(table, key).and_then(Value::as_str);
+    if text("model.file").is_none_or(str::is_empty) {
+        return Err(setting("model.file", "missing; name the ONNX file to train"));
+    }
+    match text("secure_aggregation.mode") {
+        Some("off") => {}
+        Some(other) => {
+            let why = format!("this version has no mode {other:?}: write mode = \"off\" to say that the coordinator may see each update in clear");
+            return Err(setting("secure_aggregation.mode", why));
+        }
+        None => {
+            let why = "missing; it has no silent default: write mode = \"off\" to say that the coordinator may see each update in clear";
+            return Err(setting("secure_aggregation.mode", why));
+        }
+    }
+    match text("privacy.unit") {
+        Some("none") => Ok(()),
+        Some(other) => {
+            let why = format!("this version cannot protect a unit {other:?}: write unit = \"none\" to say that there is no differential privacy");
+            Err(setting("privacy.unit", why))
+        }
+        None => {
+            let why = "missing; it has no silent default: write unit = \"none\" to say that there is no differential privacy";
+            Err(setting("privacy.unit", why))
+        }
+    }
+}
+
+fn at<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+    let (section, key) = path.split_once('.')?;
+    table.get(section)?.as_table()?.get(key)
+}
+
+/// Names the first key that nobody reads, and the nearest one that somebody does.
+fn refuse_unknown(path: &str, table: &Table, known: &Table) -> Result<(), Fault> {
+    for (key, value) in table {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match (known.get(key), value) {
+            (Some(Value::Table(known)), Value::Table(table)) => refuse_unknown(&path, table, known)?,
+            (Some(Value::Table(_)), _) => return Err(setting(&path, "a section is expected here, such as [model]")),
+            (Some(_), _) => {}
+            (None, _) => {
+                let nearest = known.keys().max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
+                let all = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let why = match nearest.filter(|nearest| strsim::jaro_winkler(nearest, key) > 0.7) {
+                    Some(nearest) => format!("no such key; did you mean `{nearest}`? (known here: {all})"),
+                    None => format!("no such key (known here: {all})"),
+                };
+                return Err(setting(&path, why));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every key that may be written: those of a spec with all its optional values.
+fn known() -> Table {
+    let mut spec = Spec::default();
+    let text = || Some(String::new());
+    spec.model.preprocess = text();
+    spec.data.source = text();
+    spec.data.schema = text();
+    spec.evaluate.data = text();
+    spec.release.calibration = text();
+    spec.release.gates = Gates {
+        min_accuracy: Some(0.0),
+        max_int8_drop: Some(0.0),
+        max_bytes: Some(0),
+        max_p99: Some(Duration::ZERO),
+        max_cold_start: Some(Duration::ZERO),
+    };
+    Table::try_from(&spec).expect("a spec is a table of plain values")
 }

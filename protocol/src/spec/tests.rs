@@ -1,0 +1,119 @@
+use super::*;
+use crate::{Blame, Fault};
+
+/// The shortest file that runs.
+const LEAST: &str = "[model]\nfile = \"m.onnx\"\n[secure_aggregation]\nmode = \"off\"\n[privacy]\nunit = \"none\"\n";
+
+fn refusal(text: &str) -> String {
+    let fault: Fault = Spec::parse(text).expect_err(text);
+    assert_eq!(fault.blame(), Blame::Caller);
+    fault.to_string()
+}
+
+#[test]
+fn defaults_run() {
+    let spec = Spec::parse(LEAST).unwrap();
+    assert_eq!(spec.cohort.minimum, spec.cohort.size);
+    assert_eq!(spec.model.file, "m.onnx");
+    let smaller = Spec::parse(&format!("{LEAST}[cohort]\nsize = 3\n")).unwrap();
+    assert_eq!((smaller.cohort.size, smaller.cohort.minimum), (3, 3));
+}
+
+#[test]
+fn privacy_switches_must_be_written_out() {
+    for (left_out, key) in [("mode = \"off\"\n", "secure_aggregation.mode"), ("unit = \"none\"\n", "privacy.unit")] {
+        let text = refusal(&LEAST.replace(left_out, ""));
+        assert!(text.starts_with(key) && text.contains("missing"), "{text}");
+    }
+    let on = refusal(&LEAST.replace("\"off\"", "\"secagg+\""));
+    assert!(on.contains("secure_aggregation.mode") && on.contains("this version"), "{on}");
+    let node = refusal(&LEAST.replace("\"none\"", "\"node\""));
+    assert!(node.contains("privacy.unit") && node.contains("this version"), "{node}");
+    assert!(Spec::parse(LEAST).unwrap().privacy_line().contains("sees each update in clear"));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest_one() {
+    for (line, path, nearest) in [
+        ("[train]\nepochs = 3\n", "train.epochs", "local_epochs"),
+        ("[cohort]\nminimun = 3\n", "cohort.minimun", "minimum"),
+        ("[release.gates]\nmin_acuracy = 0.5\n", "release.gates.min_acuracy", "min_accuracy"),
+        ("[deadline]\nround = \"1m\"\n", "deadline", "deadlines"),
+        ("[data]\nscheme = \"x\"\n", "data.scheme", "schema"),
+    ] {
+        let text = refusal(&format!("{LEAST}{line}"));
+        assert!(text.starts_with(&format!("{path}: ")) && text.contains(&format!("`{nearest}`")), "{text}");
+    }
+}
+
+#[test]
+fn a_value_out_of_range_is_named() {
+    for (section, line) in [
+        ("train", "rounds = 0"),
+        ("train", "lr = 0.0"),
+        ("train", "lr = nan"),
+        ("train", "lr = inf"),
+        ("train", "momentum = 1.0"),
+        ("train", "nesterov = true"),
+        ("train", "weight_decay = -0.1"),
+        ("train", "batch = -1"),
+        ("train", "optimizer = \"lion\""),
+        ("strategy", "kind = \"fedprox\""),
+        ("strategy", "server_lr = -1.0"),
+        ("strategy", "example_cap = 0"),
+        ("cohort", "size = 0"),
+        ("cohort", "minimum = 11"),
+        ("cohort", "minimum = 0"),
+        ("cohort", "over_selection = -0.5"),
+        ("deadlines", "round = \"soon\""),
+        ("deadlines", "select = \"0s\""),
+        ("deadlines", "attempts = 0"),
+        ("evaluate", "every = 0"),
+        ("release", "rings = []"),
+        ("release", "rings = [\"lab\", \"lab\"]"),
+        ("release", "use_case = \" \""),
+    ] {
+        let text = refusal(&format!("{LEAST}[{section}]\n{line}\n"));
+        let key = format!("{section}.{}", line.split_once(' ').unwrap().0);
+        assert!(text.starts_with(&key), "{line}: {text}");
+    }
+    let gate = refusal(&format!("{LEAST}[release.gates]\nmin_accuracy = 0.9\n"));
+    assert!(gate.contains("evaluate.data"), "{gate}");
+    let both = refusal(&format!("{LEAST}[train]\noptimizer = \"adam\"\nmomentum = 0.9\n"));
+    assert!(both.contains("beta1"), "{both}");
+}
+
+/// A grid that is too coarse says what makes it feasible.
+#[test]
+fn an_infeasible_grid_is_refused_with_the_way_out() {
+    let bits = |bits: u32| LEAST.replace("mode = \"off\"", &format!("mode = \"off\"\nbits = {bits}"));
+    let text = refusal(&bits(16));
+    assert!(text.starts_with("secure_aggregation.bits") && text.contains("at least 17 bits"), "{text}");
+    Spec::parse(&bits(17)).unwrap();
+    assert!(refusal(&bits(7)).contains("8 to 32"));
+    let clip = refusal(&LEAST.replace("unit = \"none\"", "unit = \"none\"\nclip = 0.0"));
+    assert!(clip.starts_with("privacy.clip"), "{clip}");
+}
+
+#[test]
+fn broken_toml_is_shown_where_it_breaks() {
+    let text = refusal("[model\nfile = 1");
+    assert!(text.contains("run.toml") && text.contains("line 1"), "{text}");
+    assert!(refusal("model = 3").contains("section"));
+}
+
+#[test]
+fn a_spec_survives_the_store() {
+    let text = format!("{LEAST}[evaluate]\ndata = \"d\"\n[release.gates]\nmax_p99 = \"5ms\"\nmin_accuracy = 0.5\n");
+    let spec = Spec::parse(&text).unwrap();
+    let json = serde_json::to_string(&spec).unwrap();
+    assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
+    let toml = toml::to_string(&spec).unwrap();
+    assert_eq!(Spec::parse(&toml).unwrap(), spec);
+}
+
+#[test]
+fn over_selection_rounds_up() {
+    let asked = |size, over_selection| CohortSpec { size, over_selection, ..CohortSpec::default() }.asked();
+    assert_eq!([asked(10, 0.0), asked(10, 0.2), asked(10, 0.25), asked(1, 0.01), asked(3, 1.0)], [10, 12, 13, 2, 6]);
+}
