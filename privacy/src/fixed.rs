@@ -145,7 +145,7 @@ impl Encoding {
             return Err(Fault::TooCoarse { bits: bits.get(), nodes, needed, most: half / LEAST_STEPS });
         }
         // n·(2^limb - 1) fits b bits. At least 12, because m is.
-        let limb = (bits.mask() / nodes + 1).ilog2().min(COUNTER_BITS);
+        let limb = (u64::from(bits.mask()) / u64::from(nodes) + 1).ilog2();
         Ok(Self { clip, bits, nodes, weighting, most, limb })
     }
 
