@@ -13,11 +13,12 @@
 //!     [csv]                  # only for .csv files
 //!     target = "digit"       # or a list, for several values
 //!     group = ["store"]      # optional: columns to partition by, which are no features
-//!                            # optional `features`, a list: by default every other column
 //! "#)?;
 //! assert_eq!(schema.input().shape, [1, 8, 8]);
 //! # Ok::<(), sapwood_data::DataError>(())
 //! ```
+//!
+//! The features of a table are all other columns in file order, unless `csv.features` lists them.
 
 use std::collections::BTreeSet;
 
