@@ -14,3 +14,6 @@ pub use self::{
     statement::{Membership, SignedMembership},
     token::{Claim, Proof, Token},
 };
+
+#[cfg(test)]
+mod tests;

@@ -52,3 +52,6 @@ impl TrustFile {
         toml::to_string(self).map_err(|e| Misuse::Setting { key: "trust file".into(), why: e.to_string() }.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,8 +120,9 @@ impl Identity {
     }
     /// From PKCS#8 DER (version 2, as [`Identity::generate`] writes it).
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, Fault> {
-        let pair = Ed25519KeyPair::from_pkcs8(der)
-            .map_err(|_| Fault::from(Misuse::Setting { key: "identity".into(), why: "not an Ed25519 private key in PKCS#8 form".into() }))?;
+        let pair = Ed25519KeyPair::from_pkcs8(der).map_err(|_| {
+            Fault::from(Misuse::Setting { key: "identity".into(), why: "not an Ed25519 private key in PKCS#8 form".into() })
+        })?;
         Ok(Self { pair })
     }
     /// The other half.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Identity, IdentityKey, IdentitySignature};
 use crate::{
+    canonical::Canonical,
     fault::{Expiry, Fault, Misbehaviour},
     ids::{NodeId, PopulationId},
     time::Timestamp,
@@ -46,14 +47,14 @@ impl Membership {
         SignedMembership { statement: self, signature }
     }
     fn canonical(&self) -> Vec<u8> {
-        let issued = self.issued.millis().to_le_bytes();
-        let expires = self.expires.millis().to_le_bytes();
-        let mut parts: Vec<&[u8]> =
-            vec![self.population.as_str().as_bytes(), self.node.as_str().as_bytes(), self.identity.as_bytes(), &issued, &expires];
-        for (key, value) in &self.labels {
-            parts.extend([key.as_bytes(), value.as_bytes()]);
-        }
-        fields(b"sapwood/membership/v1", &parts)
+        Canonical::new("sapwood/membership/v1")
+            .str(self.population.as_str())
+            .str(self.node.as_str())
+            .bytes(self.identity.as_bytes())
+            .list(self.labels.iter(), |bytes, (key, value)| bytes.str(key).str(value))
+            .u64(self.issued.millis())
+            .u64(self.expires.millis())
+            .finish()
     }
 }
 
@@ -72,14 +73,4 @@ impl SignedMembership {
         }
         Ok(&self.statement)
     }
-}
-
-/// A purpose and fields, each behind its length, so that no two lists of fields give the same bytes.
-pub(super) fn fields(purpose: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for part in std::iter::once(&purpose).chain(parts) {
-        bytes.extend((part.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(part);
-    }
-    bytes
 }

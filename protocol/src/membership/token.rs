@@ -110,7 +110,8 @@ impl FromStr for Token {
     type Err = Fault;
     /// The message never repeats the text: it may hold a secret.
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let fault = || Fault::from(Misuse::Setting { key: "enrolment token".into(), why: "expected sw1.<id>.<64 hexadecimal digits>".into() });
+        let fault =
+            || Fault::from(Misuse::Setting { key: "enrolment token".into(), why: "expected sw1.<id>.<64 hexadecimal digits>".into() });
         let mut parts = text.trim().split('.');
         let (Some(PREFIX), Some(id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(fault());

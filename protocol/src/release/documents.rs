@@ -7,13 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use super::bundle::{MODEL, PREPROCESS};
 use super::{fault::ReleaseFault, reference::RuntimeVersion};
 use crate::fault::Fault;
 
-/// Entry of the model.
-pub const MODEL: &str = "model.onnx";
-/// Entry of the graph that turns raw features into the model's input; left out where there is none.
-pub const PREPROCESS: &str = "preprocess.onnx";
 /// Entry of [`Schema`].
 pub const SCHEMA: &str = "schema.json";
 /// Entry of [`Config`].
@@ -57,7 +54,7 @@ pub struct Config {
     pub postprocess: Postprocess,
     /// Thresholds by name, for whoever acts on an answer.
     pub thresholds: BTreeMap<String, f64>,
-    /// Largest absolute difference of an output from `golden/outputs.npy` that the device's smoke test accepts.
+    /// The manifest's `golden.tolerance`, for whoever has the bundle alone.
     pub golden_tolerance: f64,
 }
 
@@ -146,7 +143,7 @@ mod tests {
         };
         let bytes = to_bytes(&config);
         assert_eq!(from_bytes::<Config>(CONFIG, &bytes).unwrap(), config);
-        let other = String::from_utf8(bytes).unwrap().replace("golden_tolerance", "golden_tolerence");
+        let other = String::from_utf8(bytes).unwrap().replace("postprocess", "postproces");
         assert!(from_bytes::<Config>(CONFIG, other.as_bytes()).unwrap_err().to_string().contains("config.json"));
     }
 }

@@ -6,32 +6,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::span;
-
-/// The thresholds, as `[release.gates]` of a run's file writes them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Gates {
-    /// Lowest accuracy of the model that is shipped, on the evaluation data: 0 to 1.
-    pub min_accuracy: f64,
-    /// Most accuracy that quantization may cost, absolute: 0.02 is two points.
-    pub max_int8_drop: f64,
-    /// Most bytes of the model file that is shipped.
-    pub max_bytes: u64,
-    /// Slowest 99th percentile of one inference.
-    #[serde(with = "span")]
-    pub max_p99: Duration,
-    /// Slowest first inference of a fresh session (95th percentile of the trials).
-    #[serde(with = "span")]
-    pub max_cold_start: Duration,
-}
-
-impl Default for Gates {
-    /// The article's platform limits (R2, R9) and no claim about quality beyond chance: a run's file says what it needs.
-    fn default() -> Self {
-        Self { min_accuracy: 0.5, max_int8_drop: 0.02, max_bytes: 256 << 20, max_p99: Duration::from_millis(50), max_cold_start: Duration::from_millis(40) }
-    }
-}
+pub use crate::spec::Gates;
 
 /// What was measured. `None` is "not measured", never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,6 +22,16 @@ pub struct Measured {
     pub p99_us: Option<f64>,
     /// First inference of a fresh session, 95th percentile, microseconds.
     pub cold_start_us: Option<f64>,
+    /// Examples of the evaluation data.
+    pub examples: Option<u64>,
+    /// Of which the float model answered so many right.
+    pub fp32_correct: Option<u64>,
+    /// Of which the model that is shipped answered so many right.
+    pub correct: Option<u64>,
+    /// Of the float model's file.
+    pub fp32_bytes: Option<u64>,
+    /// Median of one inference, microseconds.
+    pub p50_us: Option<f64>,
 }
 
 /// One gate's verdict.
@@ -76,31 +61,33 @@ pub struct GateReport {
 }
 
 impl Gates {
-    /// Judges a candidate.
+    /// Judges a candidate. A gate that is left out is not checked; a number that is missing fails its gate.
     pub fn judge(&self, measured: &Measured) -> GateReport {
         let drop = measured.fp32_accuracy.zip(measured.accuracy).map(|(float, shipped)| float - shipped);
-        GateReport {
-            gates: vec![
-                line("min_accuracy", "fraction", true, self.min_accuracy, measured.accuracy),
-                line("max_int8_drop", "fraction", false, self.max_int8_drop, drop),
-                line("max_bytes", "bytes", false, self.max_bytes as f64, measured.bytes.map(|bytes| bytes as f64)),
-                line("max_p99", "us", false, self.max_p99.as_secs_f64() * 1e6, measured.p99_us),
-                line("max_cold_start", "us", false, self.max_cold_start.as_secs_f64() * 1e6, measured.cold_start_us),
-            ],
-        }
+        let bytes = |bytes: u64| bytes as f64;
+        let micros = |span: Duration| span.as_secs_f64() * 1e6;
+        let gates = [
+            line("min_accuracy", "fraction", true, self.min_accuracy, measured.accuracy),
+            line("max_int8_drop", "fraction", false, self.max_int8_drop, drop),
+            line("max_bytes", "bytes", false, self.max_bytes.map(bytes), measured.bytes.map(bytes)),
+            line("max_p99", "us", false, self.max_p99.map(micros), measured.p99_us),
+            line("max_cold_start", "us", false, self.max_cold_start.map(micros), measured.cold_start_us),
+        ];
+        GateReport { gates: gates.into_iter().flatten().collect() }
     }
 }
 
-fn line(gate: &str, unit: &str, at_least: bool, limit: f64, value: Option<f64>) -> GateLine {
-    // Every comparison with NaN is false: a number that is none fails, as a limit that is none does.
+fn line(gate: &str, unit: &str, at_least: bool, limit: Option<f64>, value: Option<f64>) -> Option<GateLine> {
+    let limit = limit?;
+    // Every comparison with NaN is false, so a number that is none fails.
     let pass = value.is_some_and(|value| if at_least { value >= limit } else { value <= limit });
-    GateLine { gate: gate.into(), value: value.filter(|value| value.is_finite()), limit, unit: unit.into(), at_least, pass }
+    Some(GateLine { gate: gate.into(), value: value.filter(|value| value.is_finite()), limit, unit: unit.into(), at_least, pass })
 }
 
 impl GateReport {
-    /// Whether every gate passed. A report without gates has not.
+    /// Whether every gate that was asked for passed.
     pub fn pass(&self) -> bool {
-        !self.gates.is_empty() && self.gates.iter().all(|line| line.pass)
+        self.gates.iter().all(|line| line.pass)
     }
     /// The gates that did not pass.
     pub fn failed(&self) -> impl Iterator<Item = &GateLine> {
@@ -119,6 +106,9 @@ impl fmt::Display for GateLine {
 
 impl fmt::Display for GateReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.gates.is_empty() {
+            return f.write_str("no gate was asked for");
+        }
         for (index, line) in self.gates.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
@@ -135,5 +125,64 @@ fn quantity(value: f64, unit: &str) -> String {
         "bytes" => format!("{value:.0} bytes"),
         "us" => format!("{:.3} ms", value / 1e3),
         other => format!("{value} {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gates() -> Gates {
+        Gates {
+            min_accuracy: Some(0.9),
+            max_int8_drop: Some(0.02),
+            max_bytes: Some(1000),
+            max_p99: Some(Duration::from_millis(50)),
+            max_cold_start: Some(Duration::from_millis(40)),
+        }
+    }
+    fn good() -> Measured {
+        Measured {
+            fp32_accuracy: Some(0.93),
+            accuracy: Some(0.92),
+            bytes: Some(1000),
+            p99_us: Some(50_000.0),
+            cold_start_us: Some(39_999.0),
+            ..Measured::default()
+        }
+    }
+
+    /// R91: each gate broken in turn, then each number taken away in turn: one line fails and the report with it.
+    #[test]
+    fn every_gate_stops_a_release() {
+        assert!(gates().judge(&good()).pass());
+        let broken = [
+            ("min_accuracy", Measured { fp32_accuracy: Some(0.9), accuracy: Some(0.89), ..good() }),
+            ("max_int8_drop", Measured { fp32_accuracy: Some(0.95), ..good() }),
+            ("max_int8_drop", Measured { fp32_accuracy: None, ..good() }),
+            ("max_bytes", Measured { bytes: Some(1001), ..good() }),
+            ("max_bytes", Measured { bytes: None, ..good() }),
+            ("max_p99", Measured { p99_us: Some(50_001.0), ..good() }),
+            ("max_p99", Measured { p99_us: None, ..good() }),
+            ("max_p99", Measured { p99_us: Some(f64::NAN), ..good() }),
+            ("max_cold_start", Measured { cold_start_us: Some(40_001.0), ..good() }),
+            ("max_cold_start", Measured { cold_start_us: None, ..good() }),
+        ];
+        for (gate, measured) in broken {
+            let report = gates().judge(&measured);
+            assert!(!report.pass(), "{report}");
+            assert_eq!(report.failed().map(|line| line.gate.as_str()).collect::<Vec<_>>(), [gate], "{report}");
+        }
+        let silent = gates().judge(&Measured::default());
+        assert_eq!(silent.failed().count(), 5);
+        assert!(silent.to_string().contains("not measured"), "{silent}");
+    }
+
+    #[test]
+    fn a_report_reads_like_a_sentence() {
+        let report = gates().judge(&good());
+        assert_eq!(report.gates[0].to_string(), "pass  min_accuracy: 0.9200, at least 0.9000");
+        assert_eq!(report.gates[3].to_string(), "pass  max_p99: 50.000 ms, at most 50.000 ms");
+        assert_eq!(Gates::default().judge(&good()).to_string(), "no gate was asked for");
     }
 }

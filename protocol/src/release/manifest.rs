@@ -56,6 +56,10 @@ pub struct Manifest {
     pub target_devices: Vec<DeviceClass>,
     /// The bundle's entries by name (`model.onnx`, `golden/inputs.npy`, …), each with digest and length.
     pub components: BTreeMap<String, Component>,
+    /// What the model is for, in its author's words.
+    pub use_case: String,
+    /// The device's smoke test before it goes live; `None`: the bundle has no golden examples.
+    pub golden: Option<GoldenTerms>,
     /// How it spreads.
     pub rollout: RolloutPolicy,
     /// Where it came from.
@@ -83,6 +87,16 @@ pub struct Component {
     pub digest: Digest,
     /// Its length.
     pub bytes: u64,
+}
+
+/// What a device's outputs are held against.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenTerms {
+    /// How many.
+    pub examples: usize,
+    /// Largest absolute difference of any output value. Kernels of one device class may differ in the last rounding.
+    pub tolerance: f64,
 }
 
 /// How a release spreads over the fleet.
@@ -167,6 +181,9 @@ pub struct Retention {
     #[serde(with = "span")]
     pub telemetry: Duration,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 impl Document {
     /// Reads either form. The message of a refusal names the field.

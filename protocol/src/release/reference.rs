@@ -54,7 +54,12 @@ impl FromStr for RuntimeVersion {
     type Err = Fault;
     /// `1.23.2` or `1.23`; a suffix such as `-rc1` or `+cu12` does not count.
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let fault = || Fault::from(Misuse::Setting { key: "runtime version".into(), why: format!("{:?} is not of the form \"1.23.2\"", text.chars().take(40).collect::<String>()) });
+        let fault = || {
+            Fault::from(Misuse::Setting {
+                key: "runtime version".into(),
+                why: format!("{:?} is not of the form \"1.23.2\"", text.chars().take(40).collect::<String>()),
+            })
+        };
         let core = text.split(['-', '+']).next().unwrap_or_default();
         let mut numbers = [0; 3];
         let mut count = 0;

@@ -22,8 +22,8 @@ const PUBLIC_LABEL: &str = "PUBLIC KEY";
 
 /// SubjectPublicKeyInfo of an uncompressed P-256 point, up to the point (RFC 5480 §2).
 const SPKI_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
-    0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01,
+    0x07, 0x03, 0x42, 0x00,
 ];
 /// 0x04, x, y.
 const POINT: usize = 65;
@@ -39,7 +39,11 @@ impl Signature {
     /// From the bytes of a `.sig` file.
     pub fn from_der(der: &[u8]) -> Result<Self, Fault> {
         if der.is_empty() || der.len() > MAX_SIGNATURE {
-            return Err(Misuse::Setting { key: "signature".into(), why: format!("{} bytes are no P-256 signature in DER (at most {MAX_SIGNATURE})", der.len()) }.into());
+            return Err(Misuse::Setting {
+                key: "signature".into(),
+                why: format!("{} bytes are no P-256 signature in DER (at most {MAX_SIGNATURE})", der.len()),
+            }
+            .into());
         }
         Ok(Self(der.to_vec()))
     }
@@ -77,13 +81,17 @@ pub struct SigningKey {
 impl SigningKey {
     /// A new key as PKCS#8 DER, drawn from `random`.
     pub fn generate(random: &dyn SecureRandom) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, random).map_err(|_| lack("no random bytes for a key"))?;
+        let document =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, random).map_err(|_| lack("no random bytes for a key"))?;
         Ok(Zeroizing::new(document.as_ref().to_vec()))
     }
     /// From PKCS#8 DER. ring needs `random` to check the pair.
     pub fn from_pkcs8(der: &[u8], random: &dyn SecureRandom) -> Result<Self, Fault> {
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der, random)
-            .map_err(|_| Misuse::Setting { key: "release key".into(), why: "not a P-256 private key in PKCS#8 form; `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256` makes one".into() })?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der, random).map_err(|_| Misuse::Setting {
+            key: "release key".into(),
+            why: "not a P-256 private key in PKCS#8 form; `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256` makes one"
+                .into(),
+        })?;
         Ok(Self { pair })
     }
     /// From a `PRIVATE KEY` PEM.
@@ -126,14 +134,20 @@ pub struct VerifyingKey {
 impl VerifyingKey {
     /// From an uncompressed point.
     pub fn from_point(point: &[u8]) -> Result<Self, Fault> {
-        let point: [u8; POINT] =
-            point.try_into().ok().filter(|point: &[u8; POINT]| point[0] == 4).ok_or_else(|| Misuse::Length { what: "uncompressed P-256 point", expected: POINT, actual: point.len() })?;
+        let point: [u8; POINT] = point.try_into().ok().filter(|point: &[u8; POINT]| point[0] == 4).ok_or_else(|| Misuse::Length {
+            what: "uncompressed P-256 point",
+            expected: POINT,
+            actual: point.len(),
+        })?;
         Ok(Self { point })
     }
     /// From a `PUBLIC KEY` PEM (SubjectPublicKeyInfo).
     pub fn from_pem(text: &str) -> Result<Self, Fault> {
         let der = pem::decode(PUBLIC_LABEL, text)?;
-        let point = der.strip_prefix(&SPKI_PREFIX).ok_or_else(|| Misuse::Setting { key: "release key".into(), why: "not a P-256 public key with an uncompressed point".into() })?;
+        let point = der.strip_prefix(&SPKI_PREFIX).ok_or_else(|| Misuse::Setting {
+            key: "release key".into(),
+            why: "not a P-256 public key with an uncompressed point".into(),
+        })?;
         Self::from_point(point)
     }
     /// The SubjectPublicKeyInfo as PEM; what `openssl dgst -verify` reads.
@@ -168,3 +182,6 @@ impl fmt::Debug for VerifyingKey {
         write!(f, "VerifyingKey({})", self.id())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,10 +1,15 @@
 //! Reading and writing a manifest strictly.
 
-use serde::{Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{ArticleManifest, Document, MAX_MANIFEST, Manifest, SCHEMA, Strategy};
-use crate::{fault::Fault, release::ReleaseFault};
+use crate::{
+    fault::Fault,
+    release::{ReleaseFault, bundle},
+};
 
 fn fault(why: impl Into<String>) -> Fault {
     ReleaseFault::Manifest { why: why.into() }.into()
@@ -14,7 +19,6 @@ pub(super) fn document(bytes: &[u8]) -> Result<Document, Fault> {
     if bytes.len() > MAX_MANIFEST {
         return Err(fault(format!("{} bytes; at most {MAX_MANIFEST} are read", bytes.len())));
     }
-    // Duplicate keys would let two readers see two manifests under one signature, so the tree is not read by serde_json's map.
     let tree = super::strict::parse(bytes).map_err(fault)?;
     let Value::Object(object) = &tree else { return Err(fault("not a JSON object")) };
     match object.get("schema") {
@@ -34,23 +38,62 @@ pub(super) fn document(bytes: &[u8]) -> Result<Document, Fault> {
     }
 }
 
-fn typed<T: DeserializeOwned>(_bytes: &[u8]) -> Result<T, Fault> {
-    Err(fault("unreadable"))
+fn typed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut reader).map_err(|e| fault(format!("{}: {}", e.path(), e.inner())))
 }
 
 fn ours(manifest: &Manifest) -> Result<(), Fault> {
+    if manifest.schema != SCHEMA {
+        return Err(fault(format!("schema: not {SCHEMA:?}")));
+    }
+    if manifest.target_devices.is_empty() {
+        return Err(fault("target_devices: name at least one class of devices"));
+    }
     if manifest.rollout.strategy != Strategy::Rings {
         return Err(fault("rollout.strategy: this version carries out \"rings\" alone"));
     }
+    if manifest.rollout.rings.is_empty() {
+        return Err(fault("rollout.rings: name at least one ring"));
+    }
+    if !manifest.components.contains_key(bundle::MODEL) {
+        return Err(fault(format!("components: {} is missing", bundle::MODEL)));
+    }
+    if manifest.provenance.data_sources.is_empty() {
+        return Err(fault("provenance.data_sources: say what it was trained on"));
+    }
+    if !manifest.gates.pass() {
+        return Err(fault("gates: one of them failed; such a candidate is never released"));
+    }
+    if manifest.golden.is_some_and(|golden| !(golden.tolerance.is_finite() && golden.tolerance >= 0.0)) {
+        return Err(fault("golden.tolerance: not a distance"));
+    }
+    manifest.release()?;
     Ok(())
 }
 
-pub(super) fn canonical<T: Serialize>(value: &T) -> Result<Vec<u8>, Fault> {
-    // A Value's object is a BTreeMap, hence sorted.
-    let tree = serde_json::to_value(value).map_err(|e| fault(e.to_string()))?;
-    let mut bytes = serde_json::to_vec_pretty(&tree).map_err(|e| fault(e.to_string()))?;
+pub(super) fn canonical(manifest: &Manifest) -> Result<Vec<u8>, Fault> {
+    let tree = serde_json::to_value(manifest).map_err(|e| fault(e.to_string()))?;
+    let mut bytes = serde_json::to_vec_pretty(&sorted(tree)).map_err(|e| fault(e.to_string()))?;
     bytes.push(b'\n');
-    Ok(bytes)
+    // What was written is what was meant: this refuses infinite numbers, fractions of a second, and everything that a
+    // reader would refuse.
+    match document(&bytes)? {
+        Document::Sapwood(read) if *read == *manifest => Ok(bytes),
+        _ => Err(fault("it does not survive writing: a number is infinite, or a time has a fraction of a second")),
+    }
+}
+
+/// Keys in byte order, whatever order serde_json's map keeps.
+fn sorted(tree: Value) -> Value {
+    match tree {
+        Value::Object(map) => {
+            let entries: BTreeMap<String, Value> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            Value::Object(entries.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        leaf => leaf,
+    }
 }
 
 /// A time as RFC 3339, to the second, in UTC.
