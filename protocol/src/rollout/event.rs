@@ -138,6 +138,8 @@ pub enum Event {
     CaughtUp {
         /// To whom.
         order: Order,
+        /// Which ring's release it gets.
+        ring: RingId,
         /// When.
         at: Timestamp,
         /// Why.
@@ -162,7 +164,7 @@ pub enum Event {
         /// Who is missing.
         missing: Vec<NodeId>,
     },
-    /// An operator stopped it. An open ring goes back first.
+    /// The end: an operator stopped it while no ring was open. (An open ring is halted instead, and goes back.)
     Aborted {
         /// Who.
         by: String,

@@ -13,9 +13,12 @@
 //! ```
 
 mod assign;
+mod decide;
 mod event;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     assign::Assignment,
