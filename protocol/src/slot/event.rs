@@ -158,6 +158,8 @@ pub enum Event {
     Demoted {
         /// Why.
         why: String,
+        /// When.
+        at: Timestamp,
     },
     /// An exchange that must succeed is tried again.
     Retried {
@@ -203,7 +205,8 @@ pub enum Effect {
         /// Which.
         release: ReleaseRef,
     },
-    /// Let this bundle answer, or nothing, in one atomic step; answer [`Input::Exchanged`].
+    /// Let this bundle answer, or nothing, in one atomic step; answer [`Input::Exchanged`], or [`Input::Failed`] with
+    /// [`Step::Exchange`]. A bundle that answers already is loaded again only if it must be.
     Exchange {
         /// To be brought back.
         job: u64,

@@ -16,8 +16,11 @@
 //! release answers and nothing of it is touched; after it, the last known good stays in its slot until the newcomer is
 //! committed.
 
+mod decide;
 mod event;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     event::{Device, Effect, Event, Input, Verdict},
