@@ -1,0 +1,112 @@
+//! The sum of an attempt's updates, and the global parameters that it makes.
+
+use std::io::{self, Read, Write};
+
+use sapwood_privacy::Accumulator;
+use sapwood_protocol::{
+    Digest, Fault, Hasher, SessionId,
+    round::{Terms, Totals},
+};
+use thiserror::Error;
+
+use crate::objects::{ObjectError, Objects};
+
+/// Bytes converted at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// The running sum of one attempt: the only place where vectors of several nodes meet.
+pub struct Sum {
+    terms: Box<Terms>,
+    accumulator: Accumulator,
+    /// The first update that could not be added: the sum is worth nothing then.
+    spoiled: Option<String>,
+}
+
+/// Why a sum did not become parameters.
+#[derive(Debug, Error)]
+pub enum AggregateError {
+    /// The sum is worth nothing.
+    #[error("{0}")]
+    Unusable(String),
+    /// The parameters could not be read or stored.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+impl From<io::Error> for AggregateError {
+    fn from(error: io::Error) -> Self {
+        Self::Object(error.into())
+    }
+}
+
+impl Sum {
+    /// The empty sum.
+    pub fn new(terms: Box<Terms>) -> Result<Self, Fault> {
+        let accumulator = terms.encoding.encoding()?.accumulator(terms.dimension());
+        Ok(Self { terms, accumulator, spoiled: None })
+    }
+
+    /// Of which attempt.
+    pub fn session(&self) -> SessionId {
+        self.terms.session
+    }
+
+    /// Adds an update as it came over the wire.
+    pub fn add(&mut self, bytes: &[u8]) {
+        if let Err(fault) = self.accumulator.add_packed(bytes) {
+            self.spoiled.get_or_insert_with(|| fault.to_string());
+        }
+    }
+
+    /// An update was accepted whose bytes are gone.
+    pub fn spoil(&mut self, why: &str) {
+        self.spoiled.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Adds `server_lr` times the mean to the parameters of the terms and stores the result.
+    ///
+    /// May be asked again after a [`AggregateError::Object`]. Holds the parameters once, besides the sum.
+    pub fn commit(&self, objects: &Objects, server_lr: f64) -> Result<(Digest, Totals), AggregateError> {
+        if let Some(why) = &self.spoiled {
+            return Err(AggregateError::Unusable(why.clone()));
+        }
+        let unusable = |why: String| AggregateError::Unusable(why);
+        let encoding = self.terms.encoding.encoding().map_err(|fault| unusable(fault.to_string()))?;
+        let mean = encoding.decode(&self.accumulator, self.terms.dimension()).map_err(|fault| unusable(fault.to_string()))?;
+        let mut parameters = read_parameters(objects, self.terms.params, self.terms.dimension())?;
+        mean.add_to(&mut parameters, server_lr).map_err(|fault| unusable(fault.to_string()))?;
+        Ok((write_parameters(objects, &parameters)?, Totals::from(&mean.totals)))
+    }
+}
+
+/// `length` little-endian `f32` under `digest`, checked.
+pub fn read_parameters(objects: &Objects, digest: Digest, length: usize) -> Result<Vec<f32>, ObjectError> {
+    let (mut file, bytes) = objects.open_at(digest, 0)?;
+    let expected = length as u64 * 4;
+    if bytes != expected {
+        return Err(ObjectError::Offset { digest, offset: expected, have: bytes, total: bytes });
+    }
+    let mut parameters = Vec::with_capacity(length);
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; CHUNK.min(length * 4)];
+    while parameters.len() < length {
+        let wanted = buffer.len().min((length - parameters.len()) * 4);
+        file.read_exact(&mut buffer[..wanted])?;
+        hasher.update(&buffer[..wanted]);
+        parameters.extend(buffer[..wanted].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+    }
+    let actual = hasher.finish();
+    if actual == digest { Ok(parameters) } else { Err(ObjectError::Digest { digest, actual }) }
+}
+
+/// Stores parameters as little-endian `f32`.
+pub fn write_parameters(objects: &Objects, parameters: &[f32]) -> Result<Digest, ObjectError> {
+    let mut writer = objects.writer()?;
+    let mut buffer = Vec::with_capacity(CHUNK);
+    for part in parameters.chunks(CHUNK / 4) {
+        buffer.clear();
+        buffer.extend(part.iter().flat_map(|parameter| parameter.to_le_bytes()));
+        writer.write_all(&buffer)?;
+    }
+    writer.finish()
+}

@@ -1,0 +1,202 @@
+//! What nodes ask of the coordinator.
+
+use sapwood_protocol::{
+    Digest, Fault, NodeId, RunId, SessionId, Ticket,
+    fault::{Expiry, Misbehaviour, Misuse},
+    rollout::{self, NodeStatus},
+    round::{Decline, Receipt},
+    run::Input,
+};
+
+use super::{Enrollment, NodeHello, Orders, RunHandle, State, lock, no_such};
+use crate::{
+    store::{Intent, StoreError, StreamName},
+    uploads::{self, Key},
+};
+
+/// How an upload begins.
+#[derive(Clone, Debug)]
+pub struct UploadHeader {
+    /// For which run.
+    pub run: RunId,
+    /// In which attempt.
+    pub session: SessionId,
+    /// SHA-256 of the whole update.
+    pub digest: Digest,
+    /// Its length.
+    pub total: u64,
+    /// Where this transfer begins.
+    pub offset: u64,
+}
+
+/// An update on its way in. Dropped unfinished, it can be gone on with.
+pub struct Upload {
+    inner: uploads::Upload,
+    run: RunHandle,
+}
+
+impl Upload {
+    /// The next bytes.
+    ///
+    /// # Errors
+    /// [`Misbehaviour::Malformed`] if there are more than announced.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.inner.push(bytes)
+    }
+
+    /// Offers the whole update to its run. Once this says [`Receipt::Accepted`], it counts.
+    ///
+    /// # Errors
+    /// Only what may be different later; everything else is in the receipt.
+    pub async fn finish(self) -> Result<Receipt, Fault> {
+        receipt(self.offer().await)
+    }
+
+    async fn offer(self) -> Result<(), Fault> {
+        let received = self.inner.whole()?;
+        let Key { node, session, digest } = received.key.clone();
+        let bytes = received.bytes.len();
+        let _holding = self.run.held.hold(received);
+        self.run.address.ask(Input::Update { node, session, digest, bytes }).await
+    }
+}
+
+/// What a node is answered: yes, too late, or no. What may be different later stays a fault.
+pub fn receipt(verdict: Result<(), Fault>) -> Result<Receipt, Fault> {
+    match verdict {
+        Ok(()) => Ok(Receipt::Accepted),
+        Err(Fault::Expired(_)) => Ok(Receipt::Expired),
+        Err(fault @ Fault::Unavailable(_)) => Err(fault),
+        Err(fault) => {
+            tracing::warn!(%fault, "an update or a decline was refused");
+            Ok(Receipt::Refused)
+        }
+    }
+}
+
+impl State {
+    /// Opens a node's line; see [`crate::fleet::Fleet::connect`].
+    ///
+    /// # Errors
+    /// [`Misbehaviour::ClonedIdentity`].
+    pub async fn connect(&self, hello: NodeHello) -> Result<(Ticket, Orders), Fault> {
+        let (node, status) = (hello.node.clone(), hello.status.clone());
+        let mut secrets = (self.0.shop.cx.secrets)();
+        let (ticket, orders) = self.fleet().connect(hello, &mut *secrets).await?;
+        if let Some(status) = status {
+            self.tell_rollouts(&node, &status).await;
+        }
+        Ok((ticket, orders))
+    }
+
+    /// How much of an upload is here already.
+    pub fn upload_offset(&self, node: &NodeId, session: SessionId, digest: Digest) -> u64 {
+        self.0.shop.uploads.offset(&Key { node: node.clone(), session, digest })
+    }
+
+    /// Begins an upload, or goes on with one: checks it against the terms, then waits until there is memory for it. Nothing of
+    /// it should be read from the network before.
+    ///
+    /// # Errors
+    /// [`Expiry::Session`], [`Misbehaviour::NotInCohort`], [`Misbehaviour::UpdateLength`]; [`receipt`] makes an answer of them.
+    pub async fn upload(&self, node: &NodeId, header: UploadHeader) -> Result<Upload, Fault> {
+        let UploadHeader { run, session, digest, total, offset } = header;
+        let run = self.driven(&run).await?;
+        let expected = {
+            let state = run.states.borrow();
+            let terms = state.terms().filter(|terms| terms.session == session).ok_or(Expiry::Session)?;
+            if !terms.has(node) {
+                return Err(Misbehaviour::NotInCohort { node: node.clone() }.into());
+            }
+            terms.update_bytes()?
+        };
+        let total = usize::try_from(total).unwrap_or(usize::MAX);
+        if total != expected {
+            return Err(Misbehaviour::UpdateLength { node: node.clone(), expected, actual: total }.into());
+        }
+        self.fleet().confirm(node).await?;
+        let key = Key { node: node.clone(), session, digest };
+        Ok(Upload { inner: self.0.shop.uploads.begin(key, total, offset).await?, run })
+    }
+
+    /// A node cannot take part.
+    ///
+    /// # Errors
+    /// Only what may be different later; everything else is in the receipt.
+    pub async fn decline(&self, node: &NodeId, run: &RunId, session: SessionId, reason: Decline) -> Result<Receipt, Fault> {
+        receipt(self.try_decline(node, run, session, reason).await)
+    }
+
+    async fn try_decline(&self, node: &NodeId, run: &RunId, session: SessionId, reason: Decline) -> Result<(), Fault> {
+        let run = self.driven(run).await?;
+        self.fleet().confirm(node).await?;
+        run.address.ask(Input::Declined { node: node.clone(), session, reason }).await
+    }
+
+    /// What a node runs, and how it is.
+    pub async fn report(&self, node: &NodeId, status: NodeStatus) -> Result<(), Fault> {
+        self.fleet().report(node, status.clone()).await?;
+        self.tell_rollouts(node, &status).await;
+        Ok(())
+    }
+
+    async fn tell_rollouts(&self, node: &NodeId, status: &NodeStatus) {
+        let rollouts: Vec<_> = lock(&self.0.rollouts).values().cloned().collect();
+        for rollout in rollouts {
+            rollout.address.tell(rollout::Input::Report { node: node.clone(), status: status.clone() }).await;
+        }
+    }
+
+    /// The run's driver. A run that is over has none: whatever a node still has for it comes too late.
+    async fn driven(&self, run: &RunId) -> Result<RunHandle, Fault> {
+        if let Some(handle) = lock(&self.0.runs).get(run) {
+            return Ok(handle.clone());
+        }
+        match self.store().stream(&StreamName::run(run)).await? {
+            Some(row) if !row.live => Err(Expiry::Session.into()),
+            // Restored from a backup, the coordinator may not know a run that its nodes do.
+            None => Err(Expiry::Session.into()),
+            Some(_) => Err(sapwood_protocol::fault::Lack::Lease { what: format!("run {run}") }.into()),
+        }
+    }
+
+    /// Takes a request for enrolment in, or finds it again, with its answer if there is one. Idempotent.
+    ///
+    /// # Errors
+    /// [`Misbehaviour::TokenReused`] if another request came under the same token.
+    pub async fn enroll(&self, request: Enrollment) -> Result<Enrollment, Fault> {
+        let (id, token) = (request.id, request.token.clone());
+        if let Some(known) = self.store().enrollment(id).await? {
+            return Ok(known);
+        }
+        match self.writer().write(Intent::Enroll(Box::new(request))).await {
+            Err(StoreError::Conflict { .. }) => return Err(Misbehaviour::TokenReused { token: token.to_string() }.into()),
+            other => other?,
+        };
+        self.0.enrollments.send_modify(|count| *count += 1);
+        self.store().enrollment(id).await?.ok_or_else(|| no_such("enrolment request", &id))
+    }
+
+    /// Requests without an answer, oldest first.
+    pub async fn pending_enrollments(&self) -> Result<Vec<Enrollment>, Fault> {
+        Ok(self.store().pending_enrollments().await?)
+    }
+
+    /// Changes with each new request and each answer.
+    pub fn enrollments_changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.enrollments.subscribe()
+    }
+
+    /// Answers a request. The first answer stands; the request as it is now comes back.
+    ///
+    /// # Errors
+    /// [`Misuse::State`] if there is no such request.
+    pub async fn answer_enrollment(&self, id: Digest, reply: Vec<u8>) -> Result<Enrollment, Fault> {
+        match self.writer().write(Intent::Answer { id, reply }).await {
+            Err(StoreError::Missing { .. }) => return Err(Misuse::State { what: format!("enrolment request {id}"), why: "there is none".into() }.into()),
+            other => other?,
+        };
+        self.0.enrollments.send_modify(|count| *count += 1);
+        self.store().enrollment(id).await?.ok_or_else(|| no_such("enrolment request", &id))
+    }
+}

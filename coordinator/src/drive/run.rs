@@ -1,0 +1,337 @@
+//! What a run asks of its shell: sums, scores, candidates, and what nodes are told.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use sapwood_failpoint::Killed;
+use sapwood_protocol::{
+    Digest, Fault, Machine, NodeId, RunId, SessionId,
+    round::{Terms, Withdrawal},
+    run::{CandidateOutcome, Created, Effect, Event, Input, Run},
+    view::RunView,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, watch};
+
+use super::{Address, Context, Hands, Index, Life, Pair, Protocol, points};
+use crate::{
+    aggregate::{AggregateError, Sum},
+    app::{ReleaseDocument, Shelf},
+    objects::{ObjectError, Objects},
+    release::{BuildJob, Built, EvaluateJob, Work, WorkError},
+    store::{Letter, LetterKind, ReleaseRow},
+    uploads::{Key, Received, Uploads},
+};
+
+/// Updates shorter than this are added without moving to another thread.
+const INLINE: usize = 1 << 20;
+/// Between two attempts to store new parameters while the disk is full.
+const RETRY: Duration = Duration::from_secs(2);
+
+impl Protocol for Run {
+    const POINTS: &'static [Pair] = points::RUN;
+    fn kind(event: &Event) -> &'static str {
+        event.kind()
+    }
+    fn restore(events: &[Event]) -> Result<Self, Fault> {
+        Self::replay(events)
+    }
+    fn is_over(&self) -> bool {
+        self.is_over()
+    }
+    fn tick() -> Input {
+        Input::Tick
+    }
+}
+
+/// What lists show of a run, and what must not be thrown away because of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    pub(crate) view: RunView,
+    pub(crate) keep: BTreeSet<Digest>,
+}
+
+impl Summary {
+    fn of(run: &Run) -> Self {
+        Self { view: RunView::from(run), keep: run.needed().collect() }
+    }
+}
+
+/// Whole updates that wait for the run's decision.
+#[derive(Clone, Default)]
+pub struct Held(Arc<Mutex<HashMap<Key, Received>>>);
+
+impl Held {
+    fn with<T>(&self, body: impl FnOnce(&mut HashMap<Key, Received>) -> T) -> T {
+        body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+    /// Held until the decision to add it, or until the guard is dropped.
+    pub(crate) fn hold(&self, update: Received) -> Holding {
+        let key = update.key.clone();
+        self.with(|held| held.insert(key.clone(), update));
+        Holding { held: self.clone(), key }
+    }
+    fn take(&self, key: &Key) -> Option<Received> {
+        self.with(|held| held.remove(key))
+    }
+    fn forget(&self, session: SessionId) {
+        self.with(|held| held.retain(|key, _| key.session != session));
+    }
+}
+
+/// Lets go of an update that was not added.
+pub(crate) struct Holding {
+    held: Held,
+    pub(crate) key: Key,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.held.take(&self.key);
+    }
+}
+
+/// What every run of a process shares.
+#[derive(Clone)]
+pub(crate) struct Shop {
+    pub(crate) cx: Context,
+    pub(crate) objects: Objects,
+    pub(crate) uploads: Arc<Uploads>,
+    pub(crate) work: Arc<dyn Work>,
+    /// One heavy job at a time: each may hold the model several times.
+    pub(crate) turn: Arc<Semaphore>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) releases: Arc<watch::Sender<u64>>,
+}
+
+/// The hands of one run.
+pub(crate) struct RunHands {
+    shop: Shop,
+    address: Address<Input>,
+    created: Arc<Created>,
+    topic: String,
+    held: Held,
+    sum: Option<Sum>,
+    states: watch::Sender<Arc<Run>>,
+    /// The release that was built, until its event is committed.
+    built: Arc<Mutex<Option<ReleaseDocument>>>,
+}
+
+impl RunHands {
+    pub(crate) fn new(shop: Shop, address: Address<Input>, run: &Arc<Run>, held: Held, states: watch::Sender<Arc<Run>>) -> Self {
+        let created = Arc::new(run.created().clone());
+        let topic = format!("round/{}", created.run);
+        Self { shop, address, created, topic, held, sum: None, states, built: Arc::default() }
+    }
+
+    fn run(&self) -> &RunId {
+        &self.created.run
+    }
+
+    fn letter<T: Serialize>(&self, node: &NodeId, kind: LetterKind, body: &T) -> Letter {
+        let body = serde_json::to_vec(body).expect("domain types have string keys and finite numbers");
+        Letter { node: node.clone(), topic: self.topic.clone(), kind, body: Bytes::from(body) }
+    }
+
+    /// Runs `job` beside the driver; what it says becomes mail.
+    fn beside(&self, job: impl Future<Output = Result<Input, Killed>> + Send + 'static) {
+        let address = self.address.clone();
+        self.shop.cx.life.spawn(async move {
+            address.tell(job.await?).await;
+            Ok(())
+        });
+    }
+
+    async fn add(&mut self, node: NodeId, digest: Digest) {
+        let Some(mut sum) = self.sum.take() else { return };
+        let key = Key { node, session: sum.session(), digest };
+        let Some(update) = self.held.take(&key) else {
+            sum.spoil("an accepted update was no longer in memory");
+            self.sum = Some(sum);
+            return;
+        };
+        self.sum = Some(if update.bytes.len() < INLINE {
+            sum.add(&update.bytes);
+            sum
+        } else {
+            Life::block(move || {
+                sum.add(&update.bytes);
+                sum
+            })
+            .await
+        });
+    }
+
+    fn aggregate(&mut self, terms: &Terms, server_lr: f64) {
+        let session = terms.session;
+        let Some(sum) = self.sum.take_if(|sum| sum.session() == session) else {
+            self.beside(async move { Ok(Input::AggregateFailed { session, why: "the sum is no longer in memory".into() }) });
+            return;
+        };
+        let (objects, shelf, run) = (self.shop.objects.clone(), Arc::clone(&self.shop.shelf), self.run().clone());
+        self.beside(async move {
+            let sum = Arc::new(sum);
+            loop {
+                let (sum, objects) = (Arc::clone(&sum), objects.clone());
+                let outcome = Life::block(move || sum.commit(&objects, server_lr)).await;
+                return Ok(match outcome {
+                    Ok((params, totals)) => {
+                        shelf.pin(&run, params);
+                        Input::Aggregated { session, params, totals }
+                    }
+                    Err(AggregateError::Unusable(why)) => Input::AggregateFailed { session, why },
+                    Err(AggregateError::Object(ObjectError::Killed(killed))) => return Err(killed),
+                    Err(AggregateError::Object(error @ (ObjectError::DiskFull | ObjectError::Io(_)))) => {
+                        tracing::warn!(%run, %error, "the new parameters cannot be stored yet");
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                    Err(AggregateError::Object(error)) => Input::Broken { why: error.to_string() },
+                });
+            }
+        });
+    }
+
+    fn evaluate(&self, round: u32, params: Digest) {
+        let (shop, created) = (self.shop.clone(), Arc::clone(&self.created));
+        self.beside(async move {
+            let _turn = shop.turn.acquire().await;
+            let scored = Life::block(move || {
+                let Created { spec, model, preprocess, .. } = &*created;
+                shop.work.evaluate(&EvaluateJob { spec, objects: &shop.objects, model: *model, preprocess: *preprocess, params })
+            });
+            match scored.await {
+                Ok(evaluation) => Ok(Input::Evaluated { round, evaluation }),
+                Err(WorkError::Killed(killed)) => Err(killed),
+                Err(WorkError::Failed(why)) => Ok(Input::Broken { why: format!("round {round} could not be scored: {why}") }),
+            }
+        });
+    }
+
+    fn build(&self, machine: &Run, params: Digest) {
+        let (shop, created, slot) = (self.shop.clone(), Arc::clone(&self.created), Arc::clone(&self.built));
+        let rounds = machine.rounds();
+        let finished = rounds.last().map_or(self.created.at, |round| round.committed);
+        let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
+        for round in rounds {
+            let dropped: BTreeSet<&NodeId> = round.dropped.iter().map(|(node, _)| node).collect();
+            nodes.extend(round.cohort.iter().filter(|node| !dropped.contains(node)).cloned());
+        }
+        let nodes: Vec<NodeId> = nodes.into_iter().collect();
+        let rounds = u32::try_from(rounds.len()).unwrap_or(u32::MAX);
+        self.beside(async move {
+            let _turn = shop.turn.acquire().await;
+            let built = Life::block(move || {
+                let Created { run, spec, model, preprocess, .. } = &*created;
+                let (objects, model, preprocess, nodes) = (&shop.objects, *model, *preprocess, &nodes[..]);
+                shop.work.build(&BuildJob { run, spec, objects, model, preprocess, params, rounds, nodes, finished })
+            });
+            Ok(Input::Candidate(match built.await {
+                Ok(built) => {
+                    let outcome = built.outcome();
+                    if let Built::Released(release) = built {
+                        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(ReleaseDocument::from(*release));
+                    }
+                    outcome
+                }
+                Err(WorkError::Killed(killed)) => return Err(killed),
+                Err(WorkError::Failed(why)) => CandidateOutcome::Failed { why },
+            }))
+        });
+    }
+}
+
+impl Hands<Run> for RunHands {
+    fn letters(&self, _machine: &Run, effects: &[Effect]) -> Vec<Letter> {
+        let mut letters = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Assign { node, task } => letters.push(self.letter(node, LetterKind::Task, task)),
+                Effect::Withdraw { node, session, keep } => {
+                    let withdrawal = Withdrawal { run: self.run().clone(), session: *session, keep: *keep };
+                    letters.push(self.letter(node, LetterKind::Withdraw, &withdrawal));
+                }
+                _ => {}
+            }
+        }
+        letters
+    }
+
+    fn index(&self, machine: &Run, events: &[Event]) -> Index {
+        let listed = |event: &Event| !matches!(event, Event::UpdateAccepted { .. } | Event::NodeDropped { .. } | Event::CollectionClosed { .. });
+        let summary = events.iter().any(listed).then(|| {
+            let mut summary = Summary::of(machine);
+            // Lists do not need the whole history, and each commit would write it again.
+            summary.view.rounds.clear();
+            serde_json::to_vec(&summary).expect("views have string keys and finite numbers")
+        });
+        let released = events.iter().find_map(|event| if let Event::CandidateReleased(released) = event { Some(released) } else { None });
+        let release = released.and_then(|released| {
+            let built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+            let document = built.as_ref().filter(|document| document.reference.release == released.release)?;
+            Some(ReleaseRow { name: released.release.clone(), document: document.to_json(), at: self.shop.cx.clock.now() })
+        });
+        Index { summary, release }
+    }
+
+    async fn perform(&mut self, machine: &Run, effect: Effect) -> Result<Vec<Input>, Killed> {
+        match effect {
+            Effect::AskRoster => return Ok(vec![Input::Roster(self.shop.cx.fleet.trainers())]),
+            Effect::Open(terms) => match Sum::new(terms) {
+                Ok(sum) => self.sum = Some(sum),
+                Err(fault) => return Ok(vec![Input::Broken { why: fault.to_string() }]),
+            },
+            // Told by letter.
+            Effect::Assign { .. } | Effect::Withdraw { .. } => {}
+            Effect::Add { node, digest } => self.add(node, digest).await,
+            Effect::Aggregate { terms, server_lr, .. } => self.aggregate(&terms, server_lr),
+            Effect::Discard { session } => {
+                self.sum.take_if(|sum| sum.session() == session);
+                self.shop.uploads.forget(session);
+                self.held.forget(session);
+            }
+            Effect::Evaluate { round, params } => self.evaluate(round, params),
+            Effect::BuildCandidate { params } => self.build(machine, params),
+        }
+        Ok(Vec::new())
+    }
+
+    fn adopted(&mut self, machine: &Arc<Run>) {
+        let before = self.states.send_replace(Arc::clone(machine));
+        if before.released() != machine.released() {
+            self.shop.releases.send_modify(|count| *count += 1);
+        }
+        // While an attempt is decoded its result is pinned before it is known here.
+        if machine.terms().is_none() {
+            let superseded = self.shop.shelf.keep(self.run(), machine.needed());
+            let objects = self.shop.objects.clone();
+            if !superseded.is_empty() {
+                self.shop.cx.life.spawn(async move {
+                    for digest in superseded {
+                        let objects = objects.clone();
+                        if let Err(error) = Life::block(move || objects.remove(digest)).await {
+                            tracing::warn!(%digest, %error, "superseded parameters stay on the disk");
+                        }
+                    }
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        if let Some(sum) = self.sum.take() {
+            self.held.forget(sum.session());
+            self.shop.uploads.forget(sum.session());
+        }
+    }
+
+    fn roster(&self, machine: &Run) -> Option<Input> {
+        // Between attempts the run waits for its nodes; else it asks when it wants to know.
+        (machine.terms().is_none() && machine.deadline().is_some()).then(|| Input::Roster(self.shop.cx.fleet.trainers()))
+    }
+}
