@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::ModelError;
 use crate::dataset::ShowDims;
+use crate::onnx::edit::{fresh, names, replace_input};
 use crate::onnx::{Dim, Model, is_standard, label, pb};
 
 /// Operators whose meaning did not change over the opsets that are read; a prefix of
@@ -108,14 +109,13 @@ fn rename_prefix(prefix: &Model, taken: &mut HashSet<String>) -> Result<pb::Grap
     // What the caller feeds keeps its name where the model leaves it free.
     let fed: Vec<String> = prefix.inputs().into_iter().map(|v| v.name).collect();
     for name in &fed {
-        let new = if taken.contains(name) { fresh(name, taken) } else { name.clone() };
+        let new = if taken.contains(name) { inner(name, taken) } else { name.clone() };
         taken.insert(new.clone());
         map.insert(name.clone(), new);
     }
     let made = graph.node.iter().flat_map(|n| &n.output).filter(|o| !o.is_empty());
     for name in graph.initializer.iter().map(|t| t.name()).chain(made.map(String::as_str)) {
-        let new = fresh(name, taken);
-        taken.insert(new.clone());
+        let new = inner(name, taken);
         map.insert(name.to_owned(), new);
     }
     let rename = |name: &mut String| {
@@ -141,43 +141,9 @@ fn rename_prefix(prefix: &Model, taken: &mut HashSet<String>) -> Result<pb::Grap
     Ok(graph)
 }
 
-/// `preprocess/NAME`, with underscores until it is free.
-fn fresh(name: &str, taken: &HashSet<String>) -> String {
-    let mut new = format!("preprocess/{name}");
-    while taken.contains(&new) {
-        new.push('_');
-    }
-    new
-}
-
-/// Every value name of a graph and of the graphs in its attributes.
-fn names(graph: &pb::GraphProto) -> HashSet<String> {
-    let mut found: HashSet<String> = graph
-        .input
-        .iter()
-        .map(|v| v.name())
-        .chain(graph.initializer.iter().map(|t| t.name()))
-        .chain(graph.node.iter().flat_map(|n| n.output.iter().map(String::as_str)))
-        .map(str::to_owned)
-        .collect();
-    for attribute in graph.node.iter().flat_map(|n| &n.attribute) {
-        for inner in attribute.g.iter().chain(&attribute.graphs) {
-            found.extend(names(inner));
-        }
-    }
-    found
-}
-
-/// Makes a node and the graphs in its attributes read `new` instead of `old`.
-fn replace_input(node: &mut pb::NodeProto, old: &str, new: &str) {
-    for input in node.input.iter_mut().filter(|i| *i == old) {
-        *input = new.to_owned();
-    }
-    for attribute in &mut node.attribute {
-        for inner in attribute.g.iter_mut().chain(&mut attribute.graphs) {
-            inner.node.iter_mut().for_each(|n| replace_input(n, old, new));
-        }
-    }
+/// The name of a value of the prefix within the joined graph.
+fn inner(name: &str, taken: &mut HashSet<String>) -> String {
+    fresh(format!("preprocess/{name}"), taken)
 }
 
 fn refuse(reason: String) -> ModelError {

@@ -10,6 +10,7 @@
 
 mod attributes;
 mod check;
+pub(crate) mod edit;
 pub(crate) mod make;
 mod values;
 mod wire;
