@@ -1,0 +1,63 @@
+use sapwood_data::DataError;
+use sapwood_models::{ModelError, train::TrainError};
+use sapwood_protocol::Fault;
+use sapwood_runtime::RuntimeError;
+use thiserror::Error;
+
+use super::WorkError;
+use crate::objects::ObjectError;
+
+/// Why parameters could not be scored, or a candidate not built.
+#[derive(Debug, Error)]
+pub enum ReleaseError {
+    /// A key of the run's file.
+    #[error("{key}: {why}")]
+    Setting {
+        /// The key's full path.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        why: String,
+    },
+    /// A declared data set.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model or its preprocessing.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Scoring in the interpreter.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// ONNX Runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The store of objects.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// Packing or signing.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The fresh process that measures cold starts.
+    #[error("the probe of cold starts: {why}")]
+    Probe {
+        /// What happened.
+        why: String,
+    },
+    /// A temporary folder.
+    #[error("a temporary folder could not be used: {0}")]
+    Temporary(#[source] std::io::Error),
+}
+
+impl ReleaseError {
+    pub(super) fn setting(key: &'static str, why: impl ToString) -> Self {
+        Self::Setting { key, why: why.to_string() }
+    }
+}
+
+impl From<ReleaseError> for WorkError {
+    fn from(error: ReleaseError) -> Self {
+        match error {
+            ReleaseError::Object(ObjectError::Killed(killed)) => Self::Killed(killed),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}

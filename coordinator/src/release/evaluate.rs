@@ -1,0 +1,51 @@
+//! How the global model does on the evaluation data, round by round: through the interpreter, compiled once per run.
+
+use sapwood_models::{
+    Dataset, Model,
+    train::{Loss, Optimizer, TrainConfig, Trainer},
+};
+use sapwood_protocol::{run::EvaluationRecord, spec};
+
+use super::{ReleaseError, sources};
+
+/// A model and the examples that it is scored on.
+pub struct Evaluator {
+    trainer: Trainer,
+    data: Dataset,
+}
+
+impl Evaluator {
+    /// Compiles the model; `data` holds raw features, which `preprocess` turns into the model's input.
+    pub fn new(model: &Model, preprocess: Option<&Model>, spec: &spec::ModelSpec, data: &Dataset) -> Result<Self, ReleaseError> {
+        let loss = match spec.loss {
+            spec::Loss::CrossEntropy => Loss::CrossEntropy,
+            spec::Loss::Mse => Loss::Mse,
+            spec::Loss::Bce => Loss::Bce,
+        };
+        // Nothing is trained here; the optimizer is a formality.
+        let config = TrainConfig { loss, optimizer: Optimizer::sgd(), lr: 1.0, batch: 1, freeze: spec.freeze.clone() };
+        let trainer = Trainer::new(model, config)?;
+        let data = Dataset { x: sources::prepared(preprocess, &data.x)?, y: data.y.clone() };
+        Ok(Self { trainer, data })
+    }
+
+    /// Scores `[D]` parameters.
+    pub fn evaluate(&mut self, params: &[f32]) -> Result<EvaluationRecord, ReleaseError> {
+        self.trainer.set_parameters(params)?;
+        let scored = self.trainer.evaluate(&self.data)?;
+        Ok(EvaluationRecord {
+            loss: Some(scored.loss).filter(|loss| loss.is_finite()),
+            accuracy: scored.accuracy,
+            examples: scored.examples as u64,
+        })
+    }
+}
+
+/// `[D]` floats from an object's bytes.
+pub(super) fn floats(bytes: &[u8]) -> Result<Vec<f32>, ReleaseError> {
+    let (values, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(ReleaseError::setting("params", format_args!("{} bytes are no whole number of floats", bytes.len())));
+    }
+    Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}

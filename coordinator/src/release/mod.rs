@@ -1,0 +1,29 @@
+//! From a run's parameters to a signed release.
+//!
+//! ```text
+//! params ─ write back ─▶ fp32.onnx ─ calibrate, quantize ─▶ model.onnx ─ golden, documents ─▶ bundle
+//!                           │                                  │                               │
+//!                           └──── both scored by ONNX Runtime ─┴─ latency ───── cold start ────┤
+//!                                                                                            gates ─▶ manifest ─▶ signatures
+//! ```
+//!
+//! The bundle depends on the run alone: built again, it has the same bytes. What a clock measured stands in the manifest.
+//! Rounds are scored by the interpreter, which starts at once; a release is judged by what will run it, ONNX Runtime.
+
+mod candidate;
+mod card;
+mod error;
+mod evaluate;
+mod measure;
+mod score;
+mod sources;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+pub use candidate::{Candidates, CandidatesOptions};
+pub use error::ReleaseError;
+pub use evaluate::Evaluator;
+pub use measure::{Probe, Timings};
+pub use work::{BuildJob, Built, CheckJob, EvaluateJob, Release, Work, WorkError};
