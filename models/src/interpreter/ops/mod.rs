@@ -1,0 +1,46 @@
+//! The operators, one file per family. Each file opens with its specification, its
+//! constraints and the opsets that changed it, and offers `family`, which finds the
+//! compiler of an operator by name. A new family is one file and one line here.
+
+mod activation;
+mod batch_norm;
+mod constant;
+mod conv;
+mod dropout;
+mod elementwise;
+mod gemm;
+mod layer_norm;
+mod logic;
+mod pool;
+mod reduce;
+mod reshape;
+mod slicing;
+mod softmax;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use super::engine::Engine;
+use super::operator::Compile;
+
+/// The compiler of a standard operator, or `None` if there is no such operator here.
+pub(super) fn find<B: Engine>(op_type: &str) -> Option<Compile<B>> {
+    let families: [fn(&str) -> Option<Compile<B>>; 14] = [
+        activation::family::<B>,
+        batch_norm::family::<B>,
+        constant::family::<B>,
+        conv::family::<B>,
+        dropout::family::<B>,
+        elementwise::family::<B>,
+        gemm::family::<B>,
+        layer_norm::family::<B>,
+        logic::family::<B>,
+        pool::family::<B>,
+        reduce::family::<B>,
+        reshape::family::<B>,
+        slicing::family::<B>,
+        softmax::family::<B>,
+    ];
+    families.iter().find_map(|family| family(op_type))
+}

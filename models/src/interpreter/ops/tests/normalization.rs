@@ -1,0 +1,56 @@
+use super::{Case, case};
+
+#[test]
+fn batch_norm_in_inference() {
+    let bn = case("BatchNormalization").float("epsilon", 0.0);
+    let bn = bn.x(&[2, 2], &[1.0, 2.0, 3.0, 4.0]).x(&[2], &[1.0, 2.0]).x(&[2], &[0.0, 1.0]).x(&[2], &[1.0, 0.0]).x(&[2], &[4.0, 1.0]);
+    bn.gives(&[2, 2], &[0.0, 5.0, 1.0, 9.0]);
+    case("BatchNormalization").some(&[2, 3, 2]).some(&[3]).some(&[3]).some(&[3]).x(&[3], &[0.5, 1.0, 2.0]).differentiable();
+    case("BatchNormalization").some(&[2, 3]).some(&[2]).some(&[3]).some(&[3]).some(&[3]).refused();
+}
+
+#[test]
+fn layer_norm() {
+    // Mean 2, variance 1: (-1, 1)
+    let norm = || case("LayerNormalization").float("epsilon", 0.0).x(&[1, 2], &[1.0, 3.0]);
+    norm().x(&[2], &[2.0, 2.0]).x(&[2], &[0.5, 0.0]).gives(&[1, 2], &[-1.5, 2.0]);
+    norm().x(&[2], &[2.0, 2.0]).gives(&[1, 2], &[-2.0, 2.0]);
+    case("LayerNormalization").some(&[2, 3, 4]).some(&[4]).some(&[4]).differentiable();
+    case("LayerNormalization").int("axis", 1).some(&[2, 3, 2]).some(&[3, 2]).some(&[3, 2]).differentiable();
+    case("LayerNormalization").some(&[2, 3]).some(&[2]).refused();
+    case("LayerNormalization").outputs(2).some(&[2, 3]).some(&[3]).refused();
+}
+
+#[test]
+fn softmax() {
+    let e: Vec<f32> = [1.0f32, 2.0, 3.0].iter().map(|v| v.exp()).collect();
+    let total: f32 = e.iter().sum();
+    let shares: Vec<f32> = e.iter().map(|v| v / total).collect();
+    case("Softmax").x(&[1, 3], &[1.0, 2.0, 3.0]).gives(&[1, 3], &shares).differentiable();
+    let logs: Vec<f32> = shares.iter().map(|s| s.ln()).collect();
+    case("LogSoftmax").x(&[1, 3], &[1.0, 2.0, 3.0]).gives(&[1, 3], &logs).differentiable();
+    case("Softmax").int("axis", 1).some(&[2, 3, 2]).differentiable();
+    // Shifting all logits changes nothing, and large ones do not overflow.
+    case("Softmax").x(&[1, 3], &[1001.0, 1002.0, 1003.0]).gives(&[1, 3], &shares);
+    // Before opset 13 the softmax ran over everything from the axis on.
+    case("Softmax").opset(11).x(&[1, 2, 2], &[0.0; 4]).gives(&[1, 2, 2], &[0.25; 4]);
+    case("Softmax").x(&[1, 2, 2], &[0.0; 4]).gives(&[1, 2, 2], &[0.5; 4]);
+    case("Softmax").int("axis", 3).some(&[2, 2]).refused();
+}
+
+#[test]
+fn dropout_passes_in_inference() {
+    let x = [1.0, -2.0, 3.0];
+    case("Dropout").x(&[3], &x).gives(&[3], &x);
+    case("Dropout").constant_ratio(&x, 0.9).gives(&[3], &x);
+    case("Dropout").constant_ratio(&x, 1.5).refused();
+    case("Dropout").opset(10).float("ratio", 0.3).x(&[3], &x).gives(&[3], &x);
+    // A ratio that is computed cannot be known.
+    case("Dropout").x(&[3], &x).x(&[], &[0.5]).refused();
+}
+
+impl Case {
+    fn constant_ratio(self, x: &[f32], ratio: f32) -> Self {
+        self.x(&[x.len()], x).constant(&[], &[ratio])
+    }
+}

@@ -1,0 +1,389 @@
+//! The trainer: parameters in, epochs of minibatches, parameters out.
+
+use std::ops::ControlFlow;
+
+use burn_autodiff::Autodiff;
+use burn_backend::ops::FloatTensorOps as _;
+use burn_backend::{AutodiffBackend as _, tensor::FloatTensor};
+use burn_flex::{Flex, FlexTensor};
+use rand_chacha::ChaCha8Rng;
+
+use super::loss::Measured;
+use super::optimizer::Descent;
+use super::order::{Purpose, generator, shuffled};
+use super::{Epoch, Evaluation, Loss, Progress, Tally, TrainConfig, TrainError};
+use crate::dataset::Dataset;
+use crate::interpreter::engine::Engine;
+use crate::interpreter::plan::Plan;
+use crate::interpreter::value::{Value, bounded, dims, floats, read};
+use crate::interpreter::{Mode, guard};
+use crate::layout::{Layout, Parameter, parameters, write_back};
+use crate::onnx::{Dim, Element, Model, ValueInfo, pb};
+use crate::{ModelError, Targets, Tensor};
+
+/// Flex with a tape.
+type Tape = Autodiff<Flex>;
+
+/// Examples per forward pass of an evaluation.
+const EVALUATED_AT_ONCE: usize = 128;
+
+/// A model compiled for training. It is compiled once and trains many times.
+pub struct Trainer {
+    model: Model,
+    config: TrainConfig,
+    layout: Layout,
+    input: ValueInfo,
+    /// Answers (logits) per example.
+    width: usize,
+    learn: Plan<Tape>,
+    infer: Plan<Flex>,
+    /// The parameters in layout order, matrices of linear layers as `[in, out]`.
+    weights: Vec<FlexTensor>,
+}
+
+impl Trainer {
+    /// Compiles the model and runs one step and one evaluation on examples of zeros, so that what
+    /// cannot be trained is found here and not on the nodes.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] with node, operator and reason;
+    /// [`ModelError::Setting`] for a bad configuration; [`ModelError::Input`] if the model
+    /// does not read one f32 tensor whose extents are fixed but for the batch;
+    /// [`ModelError::Shape`] if its answers do not fit the loss.
+    pub fn new(model: &Model, config: TrainConfig) -> Result<Self, ModelError> {
+        check(&config)?;
+        let input = single_input(model)?;
+        let answer = answer(model, &config)?;
+        let (layout, flat) = parameters(model, &config.freeze)?;
+        let (learn, infer) = guard("compiling", || {
+            let wanted = [answer];
+            Ok((Plan::compile(model, layout.parameters(), &wanted)?, Plan::compile(model, layout.parameters(), &wanted)?))
+        })?;
+        let mut trainer = Self { model: model.clone(), config, layout, input, width: 0, learn, infer, weights: Vec::new() };
+        trainer.load(&flat);
+        trainer.rehearse()?;
+        Ok(trainer)
+    }
+
+    /// Length D of the parameter vector: trained floats and running statistics.
+    pub fn length(&self) -> usize {
+        self.layout.length()
+    }
+
+    /// Names, shapes and offsets of the parameter vector, in graph order.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Answers per example: classes for [`super::Loss::CrossEntropy`].
+    pub fn answers(&self) -> usize {
+        self.width
+    }
+
+    /// The parameter vector, `[D]`, each tensor row-major as the file has it.
+    pub fn parameters(&self) -> Vec<f32> {
+        let mut flat = Vec::with_capacity(self.length());
+        for (i, (weight, parameter)) in self.weights.iter().zip(self.layout.parameters()).enumerate() {
+            let values = weight.as_slice::<f32>().expect("weights are made contiguous f32 by `load` and `step`");
+            match (self.learn.is_transposed(i), &parameter.shape[..]) {
+                (true, [rows, columns]) => flat.extend(transposed(values, *columns, *rows)),
+                _ => flat.extend_from_slice(values),
+            }
+        }
+        flat
+    }
+
+    /// Sets the parameter vector.
+    ///
+    /// # Errors
+    /// [`ModelError::Length`] or [`ModelError::NotFinite`]; nothing has changed then.
+    pub fn set_parameters(&mut self, flat: &[f32]) -> Result<(), ModelError> {
+        self.layout.check(flat)?;
+        self.load(flat);
+        Ok(())
+    }
+
+    fn load(&mut self, flat: &[f32]) {
+        let tensor = |(i, parameter): (usize, &Parameter)| {
+            let values = &flat[parameter.range()];
+            match (self.learn.is_transposed(i), &parameter.shape[..]) {
+                (true, [rows, columns]) => floats::<Flex>(transposed(values, *rows, *columns), &[*columns, *rows]),
+                _ => floats::<Flex>(values.to_vec(), &parameter.shape),
+            }
+        };
+        self.weights = self.layout.parameters().iter().enumerate().map(tensor).collect();
+    }
+
+    /// Trains for `epochs` over all examples, each epoch in an order drawn from `seed`. The
+    /// same seed, data and parameters give the same bits, whatever the number of threads.
+    /// The optimizer's state starts fresh. `watch` is called after each step and may stop
+    /// the training.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] and [`TrainError::Targets`] before anything has changed;
+    /// [`TrainError::Diverged`] if the loss or a parameter stops being finite;
+    /// [`TrainError::Stopped`] if `watch` said so.
+    pub fn train(
+        &mut self,
+        data: &Dataset,
+        epochs: usize,
+        seed: u64,
+        watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<Epoch>, TrainError> {
+        self.check(data)?;
+        let mut descent = Descent::new(self.config.optimizer, self.config.lr, self.weights.len());
+        let steps = data.len().div_ceil(self.config.batch);
+        let mut history = Vec::with_capacity(epochs);
+        for epoch in 0..epochs {
+            let order = shuffled(data.len(), &mut generator(seed, epoch, Purpose::Order));
+            let mut masks = generator(seed, epoch, Purpose::Masks);
+            let mut tally = Tally::default();
+            for (step, rows) in order.chunks(self.config.batch).enumerate() {
+                let measured = guard("a training step", || self.step(data, rows, &mut descent, &mut masks))?;
+                if !measured.loss.is_finite() {
+                    return Err(TrainError::Diverged { epoch, step, tensor: self.not_finite(data, rows) });
+                }
+                tally.add(&measured, rows.len());
+                let progress = Progress { epoch, epochs, step: step + 1, steps, examples: rows.len(), loss: measured.loss };
+                if watch(&progress).is_break() {
+                    return Err(TrainError::Stopped);
+                }
+            }
+            if let Some(tensor) = self.broken_parameter() {
+                return Err(TrainError::Diverged { epoch, step: steps - 1, tensor });
+            }
+            history.push(tally.epoch());
+        }
+        Ok(history)
+    }
+
+    /// Measures the parameters on a data set, in inference mode.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`], [`TrainError::Targets`] or [`TrainError::Model`].
+    pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation, TrainError> {
+        self.check(data)?;
+        let mut tally = Tally::default();
+        let rows: Vec<usize> = (0..data.len()).collect();
+        for rows in rows.chunks(EVALUATED_AT_ONCE) {
+            let answers = guard("an evaluation", || self.answer(data, rows, &mut |_, _| ()))?;
+            tally.add(&self.config.loss.measure(&answers, self.width, data, rows), rows.len());
+        }
+        Ok(tally.evaluation())
+    }
+
+    /// The model with the parameters written back, in inference form.
+    pub fn export(&self) -> Model {
+        // Training leaves finite parameters or an error; a caller that exports after
+        // divergence gets the model as it was given, in inference form or as it was.
+        write_back(&self.model, &self.layout, &self.parameters()).unwrap_or_else(|_| self.model.clone())
+    }
+
+    fn check(&self, data: &Dataset) -> Result<(), TrainError> {
+        data.check(&self.input.shape, Some(self.config.loss.classes(self.width)))?;
+        self.config.loss.check(&data.y, self.width)
+    }
+
+    /// The features of some rows.
+    fn batch<B: Engine>(&self, data: &Dataset, rows: &[usize]) -> Result<Value<B>, ModelError> {
+        let bad = |reason: String| ModelError::Input { name: self.input.name.clone(), reason };
+        let width = data.x.row_len();
+        let x = data.x.as_f32().ok_or_else(|| bad("it is not f32".to_owned()))?;
+        let mut values = Vec::with_capacity(rows.len() * width);
+        for row in rows {
+            values.extend_from_slice(&x[row * width..(row + 1) * width]);
+        }
+        let mut shape = data.x.shape.clone();
+        shape[0] = rows.len();
+        bounded(&shape).map_err(|fault| fault.at(&self.input.name, "input"))?;
+        Ok(Value::Float(floats::<B>(values, &shape)))
+    }
+
+    /// One step. The parameters stay as they were if the loss is not finite.
+    fn step(&mut self, data: &Dataset, rows: &[usize], descent: &mut Descent, masks: &mut ChaCha8Rng) -> Result<Measured, ModelError> {
+        let batch = self.batch::<Tape>(data, rows)?;
+        let leaves: Vec<FloatTensor<Tape>> = self
+            .weights
+            .iter()
+            .zip(self.layout.parameters())
+            .map(|(weight, parameter)| Tape::float_set_require_grad(Tape::from_inner(weight.clone()), parameter.role.is_trained()))
+            .collect();
+        let outcome = self.learn.run(vec![batch], &leaves, Mode::Training(masks), &mut |_, _| ())?;
+        let answers = float(outcome.outputs)?;
+        let values = self.values::<Tape>(answers.clone(), rows.len())?;
+        let mut measured = self.config.loss.measure(&values, self.width, data, rows);
+        if !measured.loss.is_finite() {
+            return Ok(measured);
+        }
+        // The sum of answers times the loss's gradient has that gradient.
+        let shape = dims::<Tape>(&answers);
+        let slope = floats::<Tape>(std::mem::take(&mut measured.gradient), &shape);
+        let mut gradients = Tape::backward(Tape::float_sum(Tape::float_mul(answers, slope)));
+        descent.begin();
+        for (i, leaf) in leaves.into_iter().enumerate() {
+            let gradient = Tape::grad_remove(&leaf, &mut gradients);
+            // Now nobody else holds the weight, and it is changed in place.
+            drop(leaf);
+            if let Some(gradient) = gradient {
+                let gradient = gradient.to_contiguous();
+                let slice = gradient.as_slice::<f32>().expect("made contiguous above, and all floats are f32");
+                descent.update(i, self.weights[i].storage_mut::<f32>(), slice);
+            }
+        }
+        for (i, value) in outcome.statistics {
+            self.weights[i] = value.to_contiguous();
+        }
+        Ok(measured)
+    }
+
+    /// Answers for some rows in inference mode.
+    fn answer(&self, data: &Dataset, rows: &[usize], observe: &mut dyn FnMut(&str, &Value<Flex>)) -> Result<Vec<f32>, ModelError> {
+        let batch = self.batch::<Flex>(data, rows)?;
+        let outcome = self.infer.run(vec![batch], &self.weights, Mode::Inference, observe)?;
+        self.values::<Flex>(float(outcome.outputs)?, rows.len())
+    }
+
+    /// The answers of a batch, checked to be `width` for each of its rows.
+    fn values<B: Engine>(&self, answers: FloatTensor<B>, rows: usize) -> Result<Vec<f32>, ModelError> {
+        let shape = dims::<B>(&answers);
+        if shape.first() != Some(&rows) || shape[1..].iter().product::<usize>() != self.width {
+            return Err(output_shape(format!("{rows} examples gave answers {shape:?}, not {} for each", self.width)));
+        }
+        read::<B>(B::float_detach(answers)).map_err(|fault| fault.at("the graph's output", "output"))
+    }
+
+    /// The dry run of [`Trainer::new`].
+    fn rehearse(&mut self) -> Result<(), ModelError> {
+        let example = example(&self.input)?;
+        let shape = guard("a first run", || {
+            let mut shape = vec![2];
+            shape.extend(&example);
+            let count = bounded(&shape).map_err(|fault| fault.at(&self.input.name, "input"))?;
+            let batch = Value::Float(floats::<Flex>(vec![0.0; count], &shape));
+            let outcome = self.infer.run(vec![batch], &self.weights, Mode::Inference, &mut |_, _| ())?;
+            Ok(dims::<Flex>(&float(outcome.outputs)?))
+        })?;
+        self.width = match (self.config.loss, &shape[..]) {
+            (Loss::CrossEntropy, [2, classes]) if *classes > 0 => *classes,
+            (Loss::CrossEntropy, _) => {
+                return Err(output_shape(format!("2 examples gave {shape:?}; cross-entropy needs [examples, classes]")));
+            }
+            (_, [2, rest @ ..]) => rest.iter().product(),
+            _ => return Err(output_shape(format!("2 examples gave {shape:?}; the first axis must be the batch"))),
+        };
+        let data = self.zeros(&example)?;
+        let weights = self.weights.clone();
+        let mut descent = Descent::new(self.config.optimizer, self.config.lr, weights.len());
+        let mut masks = generator(0, 0, Purpose::Masks);
+        let outcome = guard("a first training step", || {
+            // A last batch may hold one example only.
+            for rows in [&[0, 1][..], &[0]] {
+                self.step(&data, rows, &mut descent, &mut masks)?;
+                self.answer(&data, rows, &mut |_, _| ())?;
+            }
+            Ok(())
+        });
+        self.weights = weights;
+        outcome
+    }
+
+    /// Two examples of zeros.
+    fn zeros(&self, example: &[usize]) -> Result<Dataset, ModelError> {
+        let mut shape = vec![2];
+        shape.extend(example);
+        let x = Tensor::f32(shape.clone(), vec![0.0; shape.iter().product()])?;
+        let y = match self.config.loss {
+            Loss::CrossEntropy => Targets::Classes(vec![0, 0]),
+            _ => Targets::Values(Tensor::f32([2, self.width], vec![0.0; 2 * self.width])?),
+        };
+        Ok(Dataset { x, y })
+    }
+
+    /// The first tensor that is not finite when these rows pass: a parameter, else a value
+    /// of the graph, else the loss.
+    fn not_finite(&self, data: &Dataset, rows: &[usize]) -> String {
+        if let Some(name) = self.broken_parameter() {
+            return name;
+        }
+        let mut found = None;
+        let mut observe = |name: &str, value: &Value<Flex>| {
+            if found.is_none()
+                && let Value::Float(tensor) = value
+                && read::<Flex>(tensor.clone()).is_ok_and(|v| v.iter().any(|v| !v.is_finite()))
+            {
+                found = Some(name.to_owned());
+            }
+        };
+        // The error that matters is the divergence; a failure here only loses its place.
+        let _ = guard("looking for the tensor", || self.answer(data, rows, &mut observe));
+        found.unwrap_or_else(|| "loss".to_owned())
+    }
+
+    fn broken_parameter(&self) -> Option<String> {
+        let broken = |weight: &FlexTensor| weight.as_slice::<f32>().is_none_or(|v| v.iter().any(|v| !v.is_finite()));
+        let found = self.weights.iter().position(broken)?;
+        Some(self.layout.parameters()[found].name.clone())
+    }
+}
+
+fn check(config: &TrainConfig) -> Result<(), ModelError> {
+    if !(config.lr.is_finite() && config.lr > 0.0) {
+        return Err(ModelError::Setting { name: "lr", value: config.lr.to_string(), reason: "it must be above 0".to_owned() });
+    }
+    if config.batch == 0 {
+        return Err(ModelError::Setting { name: "batch", value: "0".to_owned(), reason: "it must be at least 1".to_owned() });
+    }
+    config.optimizer.check()
+}
+
+fn single_input(model: &Model) -> Result<ValueInfo, ModelError> {
+    let mut inputs = model.inputs();
+    let (Some(input), true) = (inputs.pop(), inputs.is_empty()) else {
+        return Err(ModelError::Input { name: String::new(), reason: "training needs a model with exactly one input".to_owned() });
+    };
+    if input.element != Element::F32 {
+        return Err(ModelError::Input { name: input.name, reason: format!("training needs f32 features, not {:?}", input.element) });
+    }
+    Ok(input)
+}
+
+/// The extents of one example.
+fn example(input: &ValueInfo) -> Result<Vec<usize>, ModelError> {
+    let bad = |reason: &str| ModelError::Input { name: input.name.clone(), reason: reason.to_owned() };
+    let extents = input.shape.get(1..).ok_or_else(|| bad("its shape is not declared; export it with one"))?;
+    let fixed = |dim: &Dim| match dim {
+        Dim::Fixed(n) if *n > 0 => Ok(*n),
+        _ => Err(bad("only the batch may be of unknown extent; export the model with the others fixed")),
+    };
+    extents.iter().map(fixed).collect()
+}
+
+/// The value that the loss reads: the model's first output, or what goes into its last node
+/// if that belongs to the loss.
+fn answer(model: &Model, config: &TrainConfig) -> Result<String, ModelError> {
+    let output = model.outputs().into_iter().next().ok_or(ModelError::MissingGraph)?.name;
+    let last = model.graph().node.iter().find(|n| n.output.contains(&output));
+    let absorbed = last.filter(|n| config.loss.absorbs(n.op_type()) && along_last_axis(n));
+    Ok(absorbed.and_then(|n| n.input.first().cloned()).unwrap_or(output))
+}
+
+/// Whether a softmax over `[batch, classes]` runs over the classes.
+fn along_last_axis(node: &pb::NodeProto) -> bool {
+    node.attribute.iter().find(|a| a.name() == "axis").is_none_or(|a| matches!(a.i(), 1 | -1))
+}
+
+fn float<B: Engine>(mut outputs: Vec<Value<B>>) -> Result<FloatTensor<B>, ModelError> {
+    match outputs.pop() {
+        Some(Value::Float(tensor)) => Ok(tensor),
+        _ => Err(output_shape("the model's first output is not f32".to_owned())),
+    }
+}
+
+fn output_shape(reason: String) -> ModelError {
+    ModelError::Shape { node: "the graph's output".to_owned(), op: "output".to_owned(), reason }
+}
+
+/// A row-major matrix with its axes swapped.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
+}
