@@ -3,19 +3,32 @@
 //! - [`onnx`] reads, checks and writes files; [`tensor`] and [`dataset`] are what goes in
 //!   and out of a graph.
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
+//! - [`compose()`] puts preprocessing in front of a model; [`zoo`] builds models;
+//!   [`quantize`] makes them INT8; [`inspect()`] describes them.
 //!
 //! The crate decides and computes; it opens no file, reads no clock and draws no
 //! randomness of its own.
 #![deny(unsafe_code)]
 
+mod compose;
 pub mod dataset;
 mod error;
+pub mod forward;
+mod inspect;
+pub mod interpreter;
 pub mod layout;
+pub mod metrics;
 pub mod onnx;
+pub mod quantize;
 pub mod tensor;
+pub mod train;
+pub mod zoo;
 
+pub use compose::compose;
 pub use dataset::{DataFault, Dataset, Targets};
 pub use error::ModelError;
+pub use forward::Forward;
+pub use inspect::{Inspection, inspect};
 pub use layout::{Layout, Parameter, Role, parameters, write_back};
 pub use onnx::{Dim, Element, Model, ValueInfo};
 pub use tensor::{Tensor, TensorData};
