@@ -1,0 +1,75 @@
+//! The twin: the same model, trained as long on all examples in one place.
+
+use std::ops::ControlFlow;
+
+use sapwood_models::{
+    Dataset, Targets, Tensor, TensorData,
+    onnx::Model,
+    train::{Epoch, Evaluation, Trainer},
+};
+use sapwood_protocol::{round::TrainTerms, spec::Spec};
+
+use crate::{SimulationError, train_config};
+
+/// A pooled training.
+#[derive(Clone)]
+pub struct Pooled {
+    /// What each epoch gave.
+    pub epochs: Vec<Epoch>,
+    /// The final parameters `[D]`.
+    pub params: Vec<f32>,
+    /// The final model, in inference form.
+    pub model: Model,
+    /// How it does on the evaluation data.
+    pub evaluation: Option<Evaluation>,
+}
+
+/// Trains on all of `nodes` together for `train.rounds · train.local_epochs` epochs, so that every example is visited exactly
+/// as often as in the federated run whose every round has every node.
+///
+/// # Errors
+/// [`SimulationError`].
+pub fn pooled(spec: &Spec, model: &Model, nodes: &[Dataset], evaluation: Option<&Dataset>) -> Result<Pooled, SimulationError> {
+    spec.validate()?;
+    let data = concat(nodes)?;
+    let mut trainer = Trainer::new(model, train_config(&TrainTerms::of(spec)))?;
+    let epochs = spec.train.rounds as usize * spec.train.local_epochs as usize;
+    let epochs = trainer.train(&data, epochs, spec.seed, &mut |_| ControlFlow::Continue(())).map_err(SimulationError::Pooled)?;
+    let evaluation = evaluation.map(|data| trainer.evaluate(data)).transpose().map_err(SimulationError::Evaluation)?;
+    Ok(Pooled { epochs, params: trainer.parameters(), model: trainer.export(), evaluation })
+}
+
+/// All examples, one data set after the other.
+///
+/// # Errors
+/// [`SimulationError::NoData`], [`SimulationError::Shapes`].
+pub fn concat(parts: &[Dataset]) -> Result<Dataset, SimulationError> {
+    let (first, rest) = parts.split_first().ok_or(SimulationError::NoData)?;
+    let mut all = first.clone();
+    for (index, part) in (1..).zip(rest) {
+        let mut ok = append(&mut all.x, &part.x);
+        ok &= match (&mut all.y, &part.y) {
+            (Targets::Classes(labels), Targets::Classes(more)) => {
+                labels.extend_from_slice(more);
+                true
+            }
+            (Targets::Values(values), Targets::Values(more)) => append(values, more),
+            _ => false,
+        };
+        if !ok {
+            return Err(SimulationError::Shapes { index });
+        }
+    }
+    Ok(all)
+}
+
+/// Rows of `more` behind those of `tensor`; false if they have another shape or type.
+fn append(tensor: &mut Tensor, more: &Tensor) -> bool {
+    if tensor.shape.is_empty() || tensor.shape.get(1..) != more.shape.get(1..) {
+        return false;
+    }
+    let (TensorData::F32(values), TensorData::F32(new)) = (&mut tensor.data, &more.data) else { return false };
+    values.extend_from_slice(new);
+    tensor.shape[0] += more.shape[0];
+    true
+}
