@@ -134,11 +134,11 @@ pub struct VerifyingKey {
 impl VerifyingKey {
     /// From an uncompressed point.
     pub fn from_point(point: &[u8]) -> Result<Self, Fault> {
-        let point: [u8; POINT] = point.try_into().ok().filter(|point: &[u8; POINT]| point[0] == 4).ok_or_else(|| Misuse::Length {
-            what: "uncompressed P-256 point",
-            expected: POINT,
-            actual: point.len(),
-        })?;
+        let length = Misuse::Length { what: "P-256 point", expected: POINT, actual: point.len() };
+        let point: [u8; POINT] = point.try_into().map_err(|_| length)?;
+        if point[0] != 4 {
+            return Err(Misuse::Setting { key: "release key".into(), why: "its point is not uncompressed".into() }.into());
+        }
         Ok(Self { point })
     }
     /// From a `PUBLIC KEY` PEM (SubjectPublicKeyInfo).

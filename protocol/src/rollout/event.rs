@@ -178,6 +178,7 @@ pub enum Event {
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "effects are few and soon carried out")]
 pub enum Effect {
     /// Send an order; again after a crash.
     Assign {

@@ -114,15 +114,9 @@ impl Slots {
         NodeStatus { assignment: self.seen, running: self.live, health }
     }
 
-    /// Bundles that must stay on the disk: what answers or may have to, and what is being brought.
+    /// Bundles that must stay on the disk of a settled node: what answers, and what may have to.
     pub(super) fn keep(&self) -> Vec<Digest> {
-        let coming = match self.phase {
-            Phase::Installing { .. } | Phase::Trial { .. } => self.target.as_ref(),
-            _ => None,
-        };
-        let mut keep: Vec<Digest> =
-            [self.committed.as_ref(), self.previous.as_ref(), coming].into_iter().flatten().map(|r| r.bundle).collect();
-        keep.extend(self.live);
+        let mut keep: Vec<Digest> = [&self.committed, &self.previous].into_iter().flatten().map(|release| release.bundle).collect();
         keep.sort_unstable();
         keep.dedup();
         keep
