@@ -10,6 +10,7 @@
 pub mod aggregate;
 pub mod app;
 pub mod clock;
+pub mod config;
 pub mod drive;
 pub mod fleet;
 pub mod grpc;
@@ -17,4 +18,9 @@ pub mod objects;
 pub mod pki;
 pub mod release;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod uploads;
+
+pub use app::{CoordinatorError, serve};
+pub use config::Config;

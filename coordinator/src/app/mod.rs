@@ -5,8 +5,11 @@
 
 mod nodes;
 mod operators;
+mod serve;
 mod shelf;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -23,16 +26,14 @@ use sapwood_protocol::{
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::{
-    sync::{Mutex as AsyncMutex, Semaphore, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
 
+pub(crate) use self::shelf::Shelf;
 pub use self::{
     nodes::{Upload, UploadHeader, receipt},
+    serve::serve,
     submit::Submission,
 };
-pub(crate) use self::shelf::Shelf;
 use crate::{
     clock::Clock,
     drive::{
@@ -136,7 +137,6 @@ struct Inner {
     submitting: AsyncMutex<()>,
     starting: AsyncMutex<()>,
     enrollments: watch::Sender<u64>,
-    writing: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A run that is being driven.
@@ -211,7 +211,7 @@ impl State {
     /// If the store cannot be read or written.
     pub async fn start(parts: Parts) -> Result<Self, CoordinatorError> {
         let Parts { store, objects, clock, work, secrets, limits } = parts;
-        let (writer, writing) = Writer::start(Arc::clone(&store));
+        let (writer, _) = Writer::start(Arc::clone(&store));
         let life = Life::default();
         let mut random = secrets();
         let mut name = [0; 8];
@@ -235,7 +235,6 @@ impl State {
             submitting: AsyncMutex::default(),
             starting: AsyncMutex::default(),
             enrollments: watch::Sender::new(0),
-            writing: Mutex::new(Some(writing)),
         }));
         state.go_on().await?;
         Ok(state)
@@ -290,7 +289,9 @@ impl State {
         for round in run.rounds() {
             if !self.0.shop.shelf.has(round.params) {
                 let (objects, params) = (self.objects().clone(), round.params);
-                Life::block(move || objects.remove(params)).await.unwrap_or_else(|error| tracing::warn!(%error, "superseded parameters stay on the disk"));
+                Life::block(move || objects.remove(params))
+                    .await
+                    .unwrap_or_else(|error| tracing::warn!(%error, "superseded parameters stay on the disk"));
             }
         }
         let (address, mailbox) = Address::new();

@@ -193,7 +193,9 @@ impl State {
     /// [`Misuse::State`] if there is no such request.
     pub async fn answer_enrollment(&self, id: Digest, reply: Vec<u8>) -> Result<Enrollment, Fault> {
         match self.writer().write(Intent::Answer { id, reply }).await {
-            Err(StoreError::Missing { .. }) => return Err(Misuse::State { what: format!("enrolment request {id}"), why: "there is none".into() }.into()),
+            Err(StoreError::Missing { .. }) => {
+                return Err(Misuse::State { what: format!("enrolment request {id}"), why: "there is none".into() }.into());
+            }
             other => other?,
         };
         self.0.enrollments.send_modify(|count| *count += 1);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sapwood_protocol::{
-    Fault, NodeId, ReleaseId, RunId,
+    Cx, Fault, Machine, NodeId, ReleaseId, RunId,
     release::view::{NodeInfo, ReleaseView, RolloutView},
     rollout::Rollout,
     run::{Input, Run},
@@ -53,16 +53,21 @@ impl State {
     /// [`sapwood_protocol::fault::Misuse::State`] if it has ended in another way.
     pub async fn stop_run(&self, run: &RunId, by: String) -> Result<RunView, Fault> {
         let handle = lock(&self.0.runs).get(run).cloned();
-        match handle {
-            Some(handle) => handle.address.ask(Input::Stop { by }).await?,
-            None => {
-                let run = self.run_states(run).await?.borrow().clone();
-                let now = self.now();
-                let mut secrets = (self.0.shop.cx.secrets)();
-                // Nothing can follow any more; the machine knows how to say so.
-                sapwood_protocol::Machine::decide(&*run, &mut sapwood_protocol::Cx { now, secrets: &mut *secrets }, Input::Stop { by })?;
+        if let Some(handle) = handle {
+            match handle.address.ask(Input::Stop { by: by.clone() }).await {
+                // It came to its end by itself just now.
+                Err(Fault::Unavailable(_)) if !self.is_live(run).await? => {}
+                answer => {
+                    answer?;
+                    return self.run(run).await;
+                }
             }
         }
+        let states = self.stored::<Run>(StreamName::run(run), || no_such("run", run)).await?;
+        let state = Arc::clone(&states.borrow());
+        let mut secrets = (self.0.shop.cx.secrets)();
+        // Nothing can follow any more; the machine knows how to say so.
+        state.decide(&mut Cx { now: self.now(), secrets: &mut *secrets }, Input::Stop { by })?;
         self.run(run).await
     }
 
@@ -101,6 +106,10 @@ impl State {
             return Ok(handle.states.clone());
         }
         self.stored(StreamName::rollout(release), || no_such("rollout of release", release)).await
+    }
+
+    async fn is_live(&self, run: &RunId) -> Result<bool, Fault> {
+        Ok(self.store().stream(&StreamName::run(run)).await?.is_some_and(|row| row.live))
     }
 
     /// The state of a stream that is not driven here; it never changes.

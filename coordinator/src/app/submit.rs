@@ -16,7 +16,7 @@ use crate::{
     aggregate::write_parameters,
     drive::Life,
     objects::{ObjectError, Objects},
-    release::{CheckJob, Work, WorkError},
+    release::{CheckJob, WorkError},
     store::{StoreError, StreamName, Submitted},
 };
 

@@ -107,7 +107,13 @@ impl<M: Protocol, H: Hands<M>> Actor<M, H> {
         Ok(actor)
     }
 
-    async fn lease(cx: Context, name: StreamName, machine: M, hands: H, mailbox: mpsc::Receiver<Mail<M::Input>>) -> Result<Self, StoreError> {
+    async fn lease(
+        cx: Context,
+        name: StreamName,
+        machine: M,
+        hands: H,
+        mailbox: mpsc::Receiver<Mail<M::Input>>,
+    ) -> Result<Self, StoreError> {
         let now = cx.clock.now();
         let lease = cx.writer.take_lease(name, cx.holder.to_string(), now, now + LEASE).await?;
         let (secrets, roster) = ((cx.secrets)(), cx.fleet.changes());

@@ -20,6 +20,8 @@ mod life;
 mod points;
 pub mod rollout;
 pub mod run;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -28,8 +30,8 @@ use sapwood_protocol::{Fault, Machine, Secrets, fault::Lack};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use actor::{Actor, End};
 pub(crate) use actor::load;
+pub use actor::{Actor, End};
 pub use life::Life;
 pub use points::Pair;
 

@@ -17,7 +17,7 @@ pub struct Pair {
 macro_rules! pairs {
     ($(#[$doc:meta])* $table:ident, $protocol:literal: $($kind:literal $words:literal,)*) => {
         $(#[$doc])*
-        pub const $table: &[Pair] = &[$(Pair {
+        pub(super) const $table: &[Pair] = &[$(Pair {
             kind: $kind,
             after_commit: Point::new(concat!($protocol, ".after-commit.", $words)),
             before_send: Point::new(concat!($protocol, ".before-send.", $words)),

@@ -62,7 +62,12 @@ impl Hands<Rollout> for RolloutHands {
         for effect in effects {
             if let Effect::Assign { node, assignment } = effect {
                 let body = serde_json::to_vec(assignment).expect("domain types have string keys and finite numbers");
-                letters.push(Letter { node: node.clone(), topic: ASSIGNMENT.into(), kind: LetterKind::Assignment, body: Bytes::from(body) });
+                letters.push(Letter {
+                    node: node.clone(),
+                    topic: ASSIGNMENT.into(),
+                    kind: LetterKind::Assignment,
+                    body: Bytes::from(body),
+                });
             }
         }
         letters

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use sapwood_failpoint::Killed;
 use sapwood_protocol::{
-    Digest, Fault, Machine, NodeId, RunId, SessionId,
+    Digest, Fault, Machine as _, NodeId, RunId, SessionId,
     round::{Terms, Withdrawal},
     run::{CandidateOutcome, Created, Effect, Event, Input, Run},
     view::RunView,
@@ -139,9 +139,14 @@ impl RunHands {
 
     /// Runs `job` beside the driver; what it says becomes mail.
     fn beside(&self, job: impl Future<Output = Result<Input, Killed>> + Send + 'static) {
-        let address = self.address.clone();
+        let (address, life) = (self.address.clone(), self.shop.cx.life.clone());
         self.shop.cx.life.spawn(async move {
-            address.tell(job.await?).await;
+            tokio::select! {
+                biased;
+                // The next process will be asked for it again.
+                () = life.stopping() => {}
+                input = job => address.tell(input?).await,
+            }
             Ok(())
         });
     }
@@ -262,7 +267,8 @@ impl Hands<Run> for RunHands {
     }
 
     fn index(&self, machine: &Run, events: &[Event]) -> Index {
-        let listed = |event: &Event| !matches!(event, Event::UpdateAccepted { .. } | Event::NodeDropped { .. } | Event::CollectionClosed { .. });
+        let listed =
+            |event: &Event| !matches!(event, Event::UpdateAccepted { .. } | Event::NodeDropped { .. } | Event::CollectionClosed { .. });
         let summary = events.iter().any(listed).then(|| {
             let mut summary = Summary::of(machine);
             // Lists do not need the whole history, and each commit would write it again.

@@ -4,6 +4,8 @@
 //! and each new one as it is committed. Letters are levels: a node that was away gets the newest, not the history.
 
 mod line;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
 use std::{
@@ -20,11 +22,11 @@ use sapwood_protocol::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use self::line::{Order, Orders};
 use self::{
     line::Levels,
     ticket::{Expected, Tickets},
 };
-pub use self::line::{Order, Orders};
 use crate::{
     clock::Clock,
     drive::Life,
@@ -293,7 +295,9 @@ impl Fleet {
 
     /// Connected nodes that have data to train on, in order.
     pub fn trainers(&self) -> Vec<NodeId> {
-        self.with(|nodes| nodes.iter().filter(|(_, node)| node.line.is_some() && node.profile.trains).map(|(name, _)| name.clone()).collect())
+        self.with(|nodes| {
+            nodes.iter().filter(|(_, node)| node.line.is_some() && node.profile.trains).map(|(name, _)| name.clone()).collect()
+        })
     }
 
     /// All nodes, as a rollout sees them.

@@ -35,7 +35,13 @@ impl Tickets {
     ///
     /// # Errors
     /// [`Misbehaviour::ClonedIdentity`].
-    pub(super) fn next(&self, node: &NodeId, expected: Expected, shown: Option<Ticket>, secrets: &mut dyn Secrets) -> Result<Expected, Fault> {
+    pub(super) fn next(
+        &self,
+        node: &NodeId,
+        expected: Expected,
+        shown: Option<Ticket>,
+        secrets: &mut dyn Secrets,
+    ) -> Result<Expected, Fault> {
         let known = shown == expected.current || shown == expected.previous;
         let count = |ticket: Option<Ticket>| ticket.map_or(0, |ticket| counter(&ticket));
         let newer = shown.is_some_and(|ticket| self.is_ours(node, &ticket)) && count(shown) > count(expected.current);
@@ -97,7 +103,12 @@ mod tests {
     }
 
     fn next(expected: Expected, shown: Option<Ticket>) -> Result<Expected, Fault> {
-        Tickets::new(&[1; 32]).next(&node(), expected, shown, &mut Counting(counter(&expected.current.unwrap_or(Ticket::new([0; 16]))) as u8))
+        Tickets::new(&[1; 32]).next(
+            &node(),
+            expected,
+            shown,
+            &mut Counting(counter(&expected.current.unwrap_or(Ticket::new([0; 16]))) as u8),
+        )
     }
 
     const NEW: Expected = Expected { current: None, previous: None };

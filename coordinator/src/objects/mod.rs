@@ -108,7 +108,9 @@ impl From<&ObjectError> for Fault {
     fn from(error: &ObjectError) -> Self {
         use sapwood_protocol::fault::{Misbehaviour, Misuse};
         match error {
-            ObjectError::Missing { digest } => Misuse::State { what: format!("object {digest}"), why: "it is not here; store it first".into() }.into(),
+            ObjectError::Missing { digest } => {
+                Misuse::State { what: format!("object {digest}"), why: "it is not here; store it first".into() }.into()
+            }
             ObjectError::Digest { digest, actual } => Misbehaviour::Digest { what: "object", expected: *digest, actual: *actual }.into(),
             ObjectError::Offset { .. } => Misbehaviour::Malformed { what: "transfer", why: error.to_string() }.into(),
             other => Lack::Resource { what: "the coordinator's objects", why: other.to_string() }.into(),

@@ -38,7 +38,8 @@ impl Partial {
         let path = objects.partial(digest);
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         // One sender at a time; and not one that has waited for a file which has got its name for good by now.
-        let alone = file.try_lock().is_ok() && fs::metadata(&path).is_ok_and(|named| file.metadata().is_ok_and(|ours| named.ino() == ours.ino()));
+        let alone =
+            file.try_lock().is_ok() && fs::metadata(&path).is_ok_and(|named| file.metadata().is_ok_and(|ours| named.ino() == ours.ino()));
         if !alone {
             return Err(ObjectError::Busy { digest });
         }

@@ -1,11 +1,21 @@
 //! The contract of [`Store`], run against every backend.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use sapwood_protocol::{Digest, NodeId, ReleaseId, Ticket, Timestamp};
 
-use super::*;
+use super::{
+    watched::{Fate, Watched},
+    *,
+};
 
 /// Runs every function of the contract against the store that `$open` gives: `(keep alive, store)`.
 macro_rules! store_contract {
@@ -91,7 +101,8 @@ async fn lease(store: &Arc<dyn Store>, name: &str) -> Lease {
 async fn an_append_is_there_as_a_whole(store: Arc<dyn Store>) {
     let lease = lease(&store, "a").await;
     assert_eq!(store.stream(&stream("a")).await.unwrap(), None, "a lease makes no stream");
-    let first = Append { letters: vec![letter("n1", "round/a", "{}")], summary: Some(b"{\"s\":1}".to_vec()), ..append(&lease, 0, &["1", "2"]) };
+    let first =
+        Append { letters: vec![letter("n1", "round/a", "{}")], summary: Some(b"{\"s\":1}".to_vec()), ..append(&lease, 0, &["1", "2"]) };
     put(&store, first).await.unwrap();
     put(&store, append(&lease, 2, &["3"])).await.unwrap();
 
@@ -240,7 +251,10 @@ async fn a_submission_is_made_once(store: Arc<dyn Store>) {
     let (a, b) = (lease(&store, "a").await, lease(&store, "b").await);
     let submitted = |name: &str| Submitted { token: "mine".into(), request: Digest::of(b"spec"), stream: stream(name) };
     put(&store, Append { submitted: Some(submitted("a")), ..append(&a, 0, &["1"]) }).await.unwrap();
-    assert!(matches!(put(&store, Append { submitted: Some(submitted("b")), ..append(&b, 0, &["1"]) }).await, Err(StoreError::Conflict { .. })));
+    assert!(matches!(
+        put(&store, Append { submitted: Some(submitted("b")), ..append(&b, 0, &["1"]) }).await,
+        Err(StoreError::Conflict { .. })
+    ));
     assert_eq!(store.stream(&stream("b")).await.unwrap(), None);
     assert_eq!(store.submission("mine").await.unwrap(), Some(submitted("a")));
     assert_eq!(store.submission("yours").await.unwrap(), None);
@@ -263,8 +277,13 @@ async fn a_constant_is_set_once(store: Arc<dyn Store>) {
 }
 
 async fn a_thousand_writers_share_commits(store: Arc<dyn Store>) {
-    let counting = Arc::new(Counting { inner: Arc::clone(&store), writes: std::sync::atomic::AtomicUsize::default() });
-    let (writer, task) = Writer::start(Arc::clone(&counting) as Arc<dyn Store>);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&writes);
+    let counting = Watched::new(Arc::clone(&store), move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        Fate::Go
+    });
+    let (writer, task) = Writer::start(Arc::new(counting));
     let mut waiting = tokio::task::JoinSet::new();
     for n in 0..1000 {
         let writer = writer.clone();
@@ -283,58 +302,6 @@ async fn a_thousand_writers_share_commits(store: Arc<dyn Store>) {
     drop(writer);
     task.await.unwrap();
     assert_eq!(store.streams("run", true).await.unwrap().len(), 1000);
-    let writes = counting.writes.load(std::sync::atomic::Ordering::Relaxed);
+    let writes = writes.load(Ordering::Relaxed);
     assert!(writes < 100, "2100 intentions took {writes} transactions");
-}
-
-/// Counts transactions.
-struct Counting {
-    inner: Arc<dyn Store>,
-    writes: std::sync::atomic::AtomicUsize,
-}
-
-impl Store for Counting {
-    fn write(&self, group: Vec<Intent>) -> Later<'_, Vec<Result<Done, StoreError>>> {
-        self.writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.inner.write(group)
-    }
-    fn stream<'a>(&'a self, name: &'a StreamName) -> Later<'a, Option<StreamRow>> {
-        self.inner.stream(name)
-    }
-    fn streams<'a>(&'a self, kind: &'a str, live_only: bool) -> Later<'a, Vec<StreamRow>> {
-        self.inner.streams(kind, live_only)
-    }
-    fn events<'a>(&'a self, name: &'a StreamName, from: u64) -> Later<'a, Vec<EventRow>> {
-        self.inner.events(name, from)
-    }
-    fn letters<'a>(&'a self, node: &'a NodeId) -> Later<'a, Vec<Letter>> {
-        self.inner.letters(node)
-    }
-    fn letters_about<'a>(&'a self, topic: &'a str) -> Later<'a, Vec<Letter>> {
-        self.inner.letters_about(topic)
-    }
-    fn nodes(&self) -> Later<'_, Vec<NodeRow>> {
-        self.inner.nodes()
-    }
-    fn node<'a>(&'a self, name: &'a NodeId) -> Later<'a, Option<NodeRow>> {
-        self.inner.node(name)
-    }
-    fn enrollment(&self, id: Digest) -> Later<'_, Option<Enrollment>> {
-        self.inner.enrollment(id)
-    }
-    fn pending_enrollments(&self) -> Later<'_, Vec<Enrollment>> {
-        self.inner.pending_enrollments()
-    }
-    fn releases(&self) -> Later<'_, Vec<ReleaseRow>> {
-        self.inner.releases()
-    }
-    fn release<'a>(&'a self, name: &'a ReleaseId) -> Later<'a, Option<ReleaseRow>> {
-        self.inner.release(name)
-    }
-    fn submission<'a>(&'a self, token: &'a str) -> Later<'a, Option<Submitted>> {
-        self.inner.submission(token)
-    }
-    fn constant<'a>(&'a self, key: &'a str, initial: Vec<u8>) -> Later<'a, Vec<u8>> {
-        self.inner.constant(key, initial)
-    }
 }

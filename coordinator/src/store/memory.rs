@@ -8,14 +8,15 @@ use std::{
 use sapwood_protocol::{Digest, NodeId, ReleaseId, Timestamp};
 
 use super::{
-    Append, Done, Enrollment, EventRow, Intent, Later, Lease, Letter, NodeRow, ReleaseRow, Store, StoreError, StreamName, StreamRow, Submitted,
+    Append, Done, Enrollment, EventRow, Intent, Later, Lease, Letter, NodeRow, ReleaseRow, Store, StoreError, StreamName, StreamRow,
+    Submitted,
 };
 
 /// Clones share one state, which outlives any of them.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<Tables>>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Tables {
     streams: BTreeMap<StreamName, (StreamRow, Vec<EventRow>)>,
     order: Vec<StreamName>,
@@ -28,6 +29,7 @@ struct Tables {
     constants: HashMap<String, Vec<u8>>,
 }
 
+#[derive(Clone)]
 struct LeaseRow {
     holder: Option<String>,
     epoch: u64,
@@ -35,6 +37,11 @@ struct LeaseRow {
 }
 
 impl MemoryStore {
+    /// A backup: a store of its own with the same content.
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.with(|tables| tables.clone()))))
+    }
+
     /// Runs `body` on the tables. No body awaits, and none leaves the tables half changed.
     fn with<T>(&self, body: impl FnOnce(&mut Tables) -> T) -> T {
         body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -47,7 +54,8 @@ impl MemoryStore {
 
 impl Tables {
     fn fence(&self, lease: &Lease) -> Result<(), StoreError> {
-        let holds = self.leases.get(&lease.resource).is_some_and(|row| row.epoch == lease.epoch && row.holder.as_ref() == Some(&lease.holder));
+        let holds =
+            self.leases.get(&lease.resource).is_some_and(|row| row.epoch == lease.epoch && row.holder.as_ref() == Some(&lease.holder));
         if holds { Ok(()) } else { Err(StoreError::Fenced { resource: lease.resource.to_string() }) }
     }
 
@@ -67,7 +75,9 @@ impl Tables {
         }
         if let Some(release) = &release {
             match self.releases.iter().find(|row| row.name == release.name) {
-                Some(row) if row.document != release.document => return Err(StoreError::Conflict { what: format!("release {}", release.name) }),
+                Some(row) if row.document != release.document => {
+                    return Err(StoreError::Conflict { what: format!("release {}", release.name) });
+                }
                 Some(_) => {}
                 None => self.releases.push(release.clone()),
             }
@@ -129,7 +139,9 @@ impl Tables {
                 self.nodes.insert(row.name.clone(), *row);
             }
             Intent::Enroll(request) => match self.enrollments.iter().find(|row| row.token == request.token) {
-                Some(row) if row.id != request.id => return Err(StoreError::Conflict { what: format!("enrolment token {}", request.token) }),
+                Some(row) if row.id != request.id => {
+                    return Err(StoreError::Conflict { what: format!("enrolment token {}", request.token) });
+                }
                 Some(_) => {}
                 None => self.enrollments.push(*request),
             },

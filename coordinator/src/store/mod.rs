@@ -17,6 +17,8 @@ mod writer;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+pub(crate) mod watched;
 
 use std::pin::Pin;
 

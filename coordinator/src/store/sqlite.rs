@@ -14,7 +14,7 @@ use sqlx::{
 };
 use tokio::sync::Mutex;
 
-use super::{Intent, Done, Later, Store, StoreError, StreamName, Trouble};
+use super::{Done, Intent, Later, Store, StoreError, StreamName, Trouble};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

@@ -114,7 +114,8 @@ impl Store for SqliteStore {
     }
     fn events<'a>(&'a self, name: &'a StreamName, from: u64) -> Later<'a, Vec<EventRow>> {
         Box::pin(async move {
-            let rows = sqlx::query("SELECT * FROM events WHERE stream = ? AND seq >= ? ORDER BY seq").bind(name.as_str()).bind(integer(from));
+            let rows =
+                sqlx::query("SELECT * FROM events WHERE stream = ? AND seq >= ? ORDER BY seq").bind(name.as_str()).bind(integer(from));
             let events = all(rows.fetch_all(&self.readers).await?, event)?;
             match events.iter().zip(from..).find(|(event, seq)| event.seq != *seq) {
                 Some((_, missing)) => Err(corrupt(name.as_str(), format!("event {missing} is missing"))),
@@ -174,7 +175,11 @@ impl Store for SqliteStore {
                 Some(connection) => connection,
                 None => Self::connect(&self.options).await?,
             };
-            sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING").bind(key).bind(initial).execute(&mut connection).await?;
+            sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                .bind(key)
+                .bind(initial)
+                .execute(&mut connection)
+                .await?;
             let row = sqlx::query("SELECT value FROM meta WHERE key = ?").bind(key).fetch_one(&mut connection).await?;
             *slot = Some(connection);
             Ok(row.try_get("value")?)

@@ -20,14 +20,25 @@ async fn take(store: &SqliteStore) -> Lease {
 fn append(lease: &Lease, expected: u64, payload: Vec<u8>) -> Intent {
     let events = vec![NewEvent { kind: "fact", payload }];
     let (lease, letters) = (lease.clone(), Vec::new());
-    Intent::Append(Box::new(Append { lease, expected, events, letters, summary: None, ended: false, release: None, submitted: None, at: NOW }))
+    Intent::Append(Box::new(Append {
+        lease,
+        expected,
+        events,
+        letters,
+        summary: None,
+        ended: false,
+        release: None,
+        submitted: None,
+        at: NOW,
+    }))
 }
 
 /// R-fault "disk full at the coordinator": the write says so, nothing of it stays, and once there is room it goes on.
 #[tokio::test]
 async fn a_full_disk_is_named_and_survived() {
     let folder = tempfile::tempdir().unwrap();
-    let options = SqliteConnectOptions::new().filename(folder.path().join("db")).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    let options =
+        SqliteConnectOptions::new().filename(folder.path().join("db")).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
     SqliteStore::with(options.clone()).await.unwrap().close().await;
     // SQLite's own limit gives the same answer as a full file system: SQLITE_FULL.
     let store = SqliteStore::with(options.clone().pragma("max_page_count", "40")).await.unwrap();
@@ -83,7 +94,8 @@ async fn a_file_of_a_newer_version_and_one_that_is_no_database_are_refused() {
     let file = folder.path().join("db");
     SqliteStore::open(&file).await.unwrap().close().await;
     let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&file)).await.unwrap();
-    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', 1, x'00', 0)";
+    let newer =
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', 1, x'00', 0)";
     sqlx::query(newer).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     let error = SqliteStore::open(&file).await.err().unwrap();

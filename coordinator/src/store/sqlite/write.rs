@@ -1,9 +1,10 @@
 //! A group of intentions in one transaction, a savepoint each.
 
+use sapwood_protocol::{Ticket, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
 use super::integer;
-use crate::store::{Append, Done, Enrollment, Intent, Lease, NodeRow, StoreError};
+use crate::store::{Append, Done, Enrollment, Intent, Lease, NodeRow, StoreError, StreamName};
 
 type Verdict = Result<Done, StoreError>;
 
@@ -13,13 +14,12 @@ pub(super) async fn group(db: &mut SqliteConnection, group: Vec<Intent>) -> Resu
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *db).await?;
     for intent in group {
         sqlx::query("SAVEPOINT intent").execute(&mut *db).await?;
-        let verdict = carry_out(db, intent).await;
-        match &verdict {
-            Ok(_) => {}
-            Err(error) if error.is_verdict() => {
-                sqlx::query("ROLLBACK TO intent").execute(&mut *db).await?;
-            }
-            Err(_) => return Err(verdict.expect_err("it was matched as an error")),
+        let verdict = match carry_out(db, intent).await {
+            Err(error) if !error.is_verdict() => return Err(error),
+            verdict => verdict,
+        };
+        if verdict.is_err() {
+            sqlx::query("ROLLBACK TO intent").execute(&mut *db).await?;
         }
         sqlx::query("RELEASE intent").execute(&mut *db).await?;
         verdicts.push(verdict);
@@ -49,7 +49,8 @@ async fn carry_out(db: &mut SqliteConnection, intent: Intent) -> Verdict {
         Intent::PutNode(row) => put_node(db, *row).await?,
         Intent::Enroll(request) => enroll(db, *request).await?,
         Intent::Answer { id, reply } => {
-            let answered = sqlx::query("UPDATE enrollments SET reply = coalesce(reply, ?) WHERE id = ?").bind(reply).bind(&id.as_bytes()[..]);
+            let answered =
+                sqlx::query("UPDATE enrollments SET reply = coalesce(reply, ?) WHERE id = ?").bind(reply).bind(&id.as_bytes()[..]);
             if answered.execute(db).await?.rows_affected() == 0 {
                 return Err(StoreError::Missing { what: format!("enrolment request {id}") });
             }
@@ -73,14 +74,16 @@ async fn append(db: &mut SqliteConnection, append: Append) -> Result<(), StoreEr
 
     let length = integer(expected + events.len() as u64);
     let moved = if expected == 0 {
-        sqlx::query("INSERT INTO streams (name, kind, length, live, summary, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(name)
-            .bind(lease.resource.kind())
-            .bind(length)
-            .bind(!ended)
-            .bind(summary.as_deref().unwrap_or(b"{}"))
-            .bind(at)
-            .bind(at)
+        sqlx::query(
+            "INSERT INTO streams (name, kind, length, live, summary, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(name)
+        .bind(lease.resource.kind())
+        .bind(length)
+        .bind(!ended)
+        .bind(summary.as_deref().unwrap_or(b"{}"))
+        .bind(at)
+        .bind(at)
     } else {
         sqlx::query(
             "UPDATE streams SET length = ?, live = live AND ?, summary = coalesce(?, summary), updated = ? WHERE name = ? AND length = ?",
@@ -137,13 +140,7 @@ async fn append(db: &mut SqliteConnection, append: Append) -> Result<(), StoreEr
     Ok(())
 }
 
-async fn take_lease(
-    db: &mut SqliteConnection,
-    resource: crate::store::StreamName,
-    holder: String,
-    now: sapwood_protocol::Timestamp,
-    expires: sapwood_protocol::Timestamp,
-) -> Verdict {
+async fn take_lease(db: &mut SqliteConnection, resource: StreamName, holder: String, now: Timestamp, expires: Timestamp) -> Verdict {
     let taken = sqlx::query(
         "INSERT INTO leases (resource, holder, epoch, expires) VALUES (?, ?, 1, ?)
          ON CONFLICT (resource) DO UPDATE SET holder = excluded.holder, epoch = epoch + 1, expires = excluded.expires
@@ -160,7 +157,7 @@ async fn take_lease(
 
 async fn put_node(db: &mut SqliteConnection, row: NodeRow) -> Result<(), StoreError> {
     let labels = serde_json::to_vec(&row.labels).expect("a map of strings is JSON");
-    let ticket = |ticket: Option<sapwood_protocol::Ticket>| ticket.map(|ticket| ticket.as_bytes().to_vec());
+    let ticket = |ticket: Option<Ticket>| ticket.map(|ticket| ticket.as_bytes().to_vec());
     let put = sqlx::query(
         "INSERT INTO nodes (name, version, membership, labels, profile, status, ticket, previous_ticket, seen)
          SELECT ?1, ?2 + 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9

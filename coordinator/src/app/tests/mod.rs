@@ -1,0 +1,404 @@
+//! A coordinator and its nodes in one process, killed at every point that a run comes by.
+//!
+//! The nodes are simple but real: they follow orders, encode updates under the terms, upload, and begin again with a new
+//! connection whenever the coordinator is gone. With minimum = cohort, the final parameters must be the same bits however
+//! often the coordinator died.
+
+mod rollout;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sapwood_failpoint::Hook;
+use sapwood_models::zoo;
+use sapwood_privacy::Contribution;
+use sapwood_protocol::{
+    Digest, NodeId, SessionId, Ticket,
+    fault::{Expiry, Misbehaviour},
+    round::{Decline, Receipt, Task, Terms},
+    run::EvaluationRecord,
+    spec::Spec,
+    view::RunView,
+};
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{
+    clock::TokioClock,
+    drive,
+    release::{BuildJob, Built, EvaluateJob, WorkError},
+    store::MemoryStore,
+    testing,
+};
+
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+const ROUNDS: u32 = 2;
+
+const RUN: &str = r#"
+    name = "toy"
+    seed = 7
+    [model]
+    file = "mlp.onnx"
+    [train]
+    rounds = 2
+    [cohort]
+    size = 3
+    minimum = 3
+    over_selection = 0.0
+    [secure_aggregation]
+    mode = "off"
+    [privacy]
+    unit = "none"
+    clip = 5.0
+    [deadlines]
+    select = "10m"
+    round = "1h"
+    [evaluate]
+    data = "digits:12-14"
+    [release]
+    auto = false
+"#;
+
+/// Scores parameters by their mean: enough to see that each round's own were scored.
+struct Means;
+
+impl Work for Means {
+    fn evaluate(&self, job: &EvaluateJob<'_>) -> Result<EvaluationRecord, WorkError> {
+        let bytes = job.objects.read(job.params).map_err(|error| WorkError::Failed(error.to_string()))?;
+        let floats = bytes.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
+        Ok(EvaluationRecord { loss: Some(floats.sum::<f64>() / bytes.len() as f64), accuracy: None, examples: 1 })
+    }
+    fn build(&self, _job: &BuildJob<'_>) -> Result<Built, WorkError> {
+        Err(WorkError::Failed("this run wants no release".into()))
+    }
+}
+
+/// What outlives a coordinator.
+struct World {
+    folder: tempfile::TempDir,
+    store: MemoryStore,
+    clock: TokioClock,
+    model: Digest,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Objects::open(folder.path()).unwrap().put(&zoo::mlp(4, &[3], 2, 1).encode()).unwrap();
+        Self { folder, store: MemoryStore::default(), clock: TokioClock::showing(testing::NOW), model }
+    }
+
+    async fn start(&self) -> Result<State, CoordinatorError> {
+        State::start(Parts {
+            store: Arc::new(self.store.clone()),
+            objects: Objects::open(self.folder.path())?,
+            clock: Arc::new(self.clock),
+            work: Arc::new(Means),
+            secrets: testing::secrets,
+            limits: Limits::default(),
+        })
+        .await
+    }
+
+    fn submission(&self) -> Submission {
+        Submission { spec: RUN.into(), objects: BTreeMap::from([("mlp.onnx".into(), self.model)]), token: "mine".into() }
+    }
+
+    /// One life of the coordinator: ends with the run, or with its death.
+    async fn live(&self, coordinator: &watch::Sender<Option<State>>) -> Result<RunView, Killed> {
+        let state = match self.start().await {
+            Ok(state) => state,
+            Err(CoordinatorError::Killed(killed)) => return Err(killed),
+            Err(error) => panic!("{error:?}"),
+        };
+        coordinator.send_replace(Some(state.clone()));
+        let outcome = tokio::select! {
+            biased;
+            killed = state.killed() => Err(killed),
+            view = async {
+                // The word makes it the same run, however often it is said.
+                let Ok(view) = state.submit_run(self.submission()).await else { return std::future::pending().await };
+                let mut watching = state.watch_run(&view.run).await.unwrap();
+                let mut last = view;
+                while let Some(view) = watching.next().await {
+                    last = view;
+                }
+                last
+            } => Ok(view),
+        };
+        coordinator.send_replace(None);
+        if outcome.is_ok() {
+            state.shutdown().await;
+        }
+        outcome
+    }
+
+    /// Lives until the run is over; how many deaths that took.
+    async fn finish(&self, hook: Option<Hook>) -> (RunView, usize) {
+        let (coordinator, known) = watch::channel(None);
+        let mut nodes = JoinSet::new();
+        for name in NODES {
+            nodes.spawn(member(name.parse().unwrap(), known.clone()));
+        }
+        let mut hook = hook;
+        for deaths in 0.. {
+            let lived = match hook.take() {
+                Some(hook) => hook.scope(self.live(&coordinator)).await,
+                None => self.live(&coordinator).await,
+            };
+            if let Ok(view) = lived {
+                return (view, deaths);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        unreachable!("it lives until the run is over")
+    }
+}
+
+/// A node: follows the orders of whichever coordinator there is.
+async fn member(name: NodeId, mut known: watch::Receiver<Option<State>>) {
+    let mut ticket = None;
+    loop {
+        let Ok(state) = known.wait_for(Option::is_some).await.map(|state| state.clone().unwrap()) else { return };
+        tokio::select! {
+            biased;
+            _ = state.killed() => {}
+            () = serve_orders(&name, &state, &mut ticket) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+fn hello(name: &NodeId, ticket: Option<Ticket>) -> NodeHello {
+    let labels = BTreeMap::from([("ring".into(), "lab".into())]);
+    NodeHello { node: name.clone(), membership: b"{}".to_vec(), labels, ticket, profile: testing::profile(), status: None }
+}
+
+async fn serve_orders(name: &NodeId, state: &State, ticket: &mut Option<Ticket>) {
+    let Ok((next, mut orders)) = state.connect(hello(name, *ticket)).await else { return };
+    *ticket = Some(next);
+    while let Some(order) = orders.next().await {
+        match order {
+            Order::Task(task) => {
+                let task: Task = serde_json::from_slice(&task).unwrap();
+                match submit(name, state, &task.terms, &update(name, &task.terms)).await {
+                    Ok(Receipt::Accepted | Receipt::Expired) => {}
+                    Ok(Receipt::Refused) => panic!("{name} is honest"),
+                    Err(_) => return,
+                }
+            }
+            Order::Goodbye(_) => return,
+            Order::Withdraw(_) | Order::Assignment(_) => {}
+        }
+    }
+}
+
+/// "Training": a change that depends on the node, the round and the parameters' place.
+fn update(name: &NodeId, terms: &Terms) -> Vec<u8> {
+    let seed = terms.training_seed(name);
+    let change: Vec<f32> = (0..terms.dimension()).map(|i| ((seed.rotate_left(i as u32) % 1000) as f32 - 500.0) / 1e4).collect();
+    let contribution = Contribution { examples: 1 + seed % 50, correct: Some(1), loss: 0.5 };
+    terms.encoding.encoding().unwrap().encode(&change, &contribution).unwrap().bytes
+}
+
+async fn submit(name: &NodeId, state: &State, terms: &Terms, bytes: &[u8]) -> Result<Receipt, Fault> {
+    let (digest, total) = (Digest::of(bytes), bytes.len() as u64);
+    let offset = state.upload_offset(name, terms.session, digest);
+    let header = UploadHeader { run: terms.run.clone(), session: terms.session, digest, total, offset };
+    let mut upload = match state.upload(name, header).await {
+        Ok(upload) => upload,
+        Err(fault) => return receipt(Err(fault)),
+    };
+    for part in bytes[offset as usize..].chunks(64) {
+        upload.push(part)?;
+    }
+    upload.finish().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_goes_through_its_rounds() {
+    let world = World::new();
+    let (view, deaths) = world.finish(None).await;
+    assert_eq!(deaths, 0);
+    assert_eq!((view.state, view.rounds.len()), (run::RunState::Trained, ROUNDS as usize), "{view:?}");
+    for round in &view.rounds {
+        assert_eq!((round.updates, round.attempts), (3, 1));
+        assert!(round.loss.is_some(), "each round was scored");
+    }
+    // The mean update really went in: by hand, from the same encoding.
+    let objects = Objects::open(world.folder.path()).unwrap();
+    let after = objects.read(view.params).unwrap();
+    assert_eq!(after.len() as u64, view.parameters * 4);
+    // First and last stay, the round between them is gone.
+    assert!(!objects.has(view.rounds[0].params));
+
+    // Said again, the same word gives the same run; another word for it, another run; the same word for another run, a no.
+    let state = world.start().await.unwrap();
+    assert_eq!(state.submit_run(world.submission()).await.unwrap().run, view.run);
+    let other = Submission { spec: RUN.replace("seed = 7", "seed = 8"), ..world.submission() };
+    assert!(state.submit_run(other).await.unwrap_err().to_string().contains("token"));
+    assert_eq!(state.runs().await.unwrap().len(), 1);
+    state.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_at_every_point_the_result_is_bit_equal() {
+    let (undisturbed, _) = World::new().finish(None).await;
+    let (mut visited, mut deaths) = (0, 0);
+    for point in drive::failpoints() {
+        let world = World::new();
+        let (view, died) = world.finish(Some(Hook::kill_at(point.name(), 1))).await;
+        assert!(died <= 1, "{point}");
+        assert_eq!(view.state, run::RunState::Trained, "{point}: {view:?}");
+        assert_eq!(view.params, undisturbed.params, "{point}: other bits");
+        visited += died;
+        // Later visits of the points that come by more than once.
+        for nth in if died > 0 { 2..=5 } else { 0..=0 } {
+            let (view, died) = World::new().finish(Some(Hook::kill_at(point.name(), nth))).await;
+            assert_eq!(view.params, undisturbed.params, "{point} {nth}: other bits");
+            deaths += died;
+        }
+    }
+    assert!(visited >= 16, "eight kinds of event, two points each: {visited}");
+    assert!(deaths > visited, "{deaths}");
+}
+
+/// A run that collects, with all of its nodes connected, and what one of them was told.
+async fn collecting(world: &World) -> (State, Vec<Orders>, Terms) {
+    let state = world.start().await.unwrap();
+    let mut lines = Vec::new();
+    for name in NODES {
+        lines.push(state.connect(hello(&name.parse().unwrap(), None)).await.unwrap().1);
+    }
+    state.submit_run(world.submission()).await.unwrap();
+    let Some(Order::Task(task)) = lines[0].next().await else { panic!("a task") };
+    let task: Task = serde_json::from_slice(&task).unwrap();
+    (state, lines, task.terms)
+}
+
+fn node(name: &str) -> NodeId {
+    name.parse().unwrap()
+}
+
+/// "Update of the wrong length, twice, late, from a node outside the cohort."
+#[tokio::test(start_paused = true)]
+async fn what_an_honest_node_never_sends_is_refused() {
+    let world = World::new();
+    let (state, _lines, terms) = collecting(&world).await;
+    let (n1, n2, stranger) = (node("n1"), node("n2"), node("n9"));
+    let good = update(&n1, &terms);
+    let begin = |who: &NodeId, session: SessionId, bytes: &[u8]| {
+        let header = UploadHeader { run: terms.run.clone(), session, digest: Digest::of(bytes), total: bytes.len() as u64, offset: 0 };
+        let (state, who) = (state.clone(), who.clone());
+        async move { state.upload(&who, header).await.map(drop) }
+    };
+    let fault = begin(&n1, terms.session, &good[1..]).await.unwrap_err();
+    assert!(matches!(fault, Fault::PeerMisbehaved(Misbehaviour::UpdateLength { .. })), "{fault}");
+    let fault = begin(&stranger, terms.session, &good).await.unwrap_err();
+    assert!(matches!(fault, Fault::PeerMisbehaved(Misbehaviour::NotInCohort { .. })), "{fault}");
+    let fault = begin(&n1, SessionId::new([9; 32]), &good).await.unwrap_err();
+    assert!(matches!(fault, Fault::Expired(Expiry::Session)), "{fault}");
+
+    assert_eq!(submit(&n1, &state, &terms, &good).await.unwrap(), Receipt::Accepted);
+    assert_eq!(submit(&n1, &state, &terms, &good).await.unwrap(), Receipt::Accepted, "the receipt may have been lost");
+    assert_eq!(submit(&n1, &state, &terms, &update(&n2, &terms)).await.unwrap(), Receipt::Refused, "another one");
+    let view = state.run(&terms.run).await.unwrap();
+    assert_eq!(view.attempt.unwrap().updates, 1);
+    let late = state.decline(&n1, &terms.run, terms.session, Decline::NoData { why: "gone".into() }).await.unwrap();
+    assert_eq!(late, Receipt::Refused);
+    let unknown = state.decline(&n1, &"other-1".parse().unwrap(), terms.session, Decline::NoData { why: "gone".into() }).await.unwrap();
+    assert_eq!(unknown, Receipt::Expired);
+    state.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_declining_node_costs_an_attempt_and_a_stop_ends_the_run() {
+    let world = World::new();
+    let (state, mut lines, terms) = collecting(&world).await;
+    let declined = state.decline(&node("n1"), &terms.run, terms.session, Decline::NoData { why: "gone".into() }).await.unwrap();
+    assert_eq!(declined, Receipt::Accepted);
+    // The minimum is everybody: the attempt is called off, and the next one begins.
+    let next = loop {
+        match lines[1].next().await.unwrap() {
+            Order::Task(task) => {
+                let task: Task = serde_json::from_slice(&task).unwrap();
+                if task.terms.session != terms.session {
+                    break task.terms;
+                }
+            }
+            Order::Withdraw(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((next.round, next.attempt), (1, 2));
+    let stopped = state.stop_run(&terms.run, "operator".into()).await.unwrap();
+    assert_eq!(stopped.state, run::RunState::Stopped);
+    assert_eq!(state.stop_run(&terms.run, "operator".into()).await.unwrap(), stopped, "twice does no harm");
+    let n2 = node("n2");
+    assert_eq!(submit(&n2, &state, &next, &update(&n2, &next)).await.unwrap(), Receipt::Expired);
+    assert!(matches!(lines[1].next().await, Some(Order::Withdraw(_))));
+    state.shutdown().await;
+    assert!(matches!(lines[1].next().await, Some(Order::Goodbye(_))));
+}
+
+/// "Model with an untrainable operator", "unknown key in run.toml": nobody is asked, nothing is stored.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_cannot_work_is_refused_at_once() {
+    let world = World::new();
+    let state = world.start().await.unwrap();
+    let refuse = async |spec: String, objects: BTreeMap<String, Digest>| {
+        state.submit_run(Submission { spec, objects, token: String::new() }).await.unwrap_err().to_string()
+    };
+    let objects = world.submission().objects;
+    assert!(refuse(RUN.replace("rounds", "roundz"), objects.clone()).await.contains("roundz"));
+    assert!(refuse(RUN.into(), BTreeMap::new()).await.contains("mlp.onnx"));
+    let garbage = state.objects().put(b"not a model").unwrap();
+    assert!(refuse(RUN.into(), BTreeMap::from([("mlp.onnx".into(), garbage)])).await.contains("model.file"));
+    let missing = BTreeMap::from([("mlp.onnx".into(), Digest::of(b"never stored"))]);
+    assert!(refuse(RUN.into(), missing).await.contains("store it first"));
+    assert!(Spec::parse(RUN).is_ok());
+    assert_eq!(state.runs().await.unwrap(), []);
+    state.shutdown().await;
+}
+
+/// "A restored old backup of either side": the coordinator forgets what came after its backup, and its nodes do it again.
+#[tokio::test(start_paused = true)]
+async fn a_restored_backup_of_the_coordinator_goes_on() {
+    let world = World::new();
+    let (state, lines, terms) = collecting(&world).await;
+    let backup = world.store.copy();
+    let n1 = node("n1");
+    assert_eq!(submit(&n1, &state, &terms, &update(&n1, &terms)).await.unwrap(), Receipt::Accepted);
+    state.shutdown().await;
+    drop(lines);
+    let (undisturbed, _) = World::new().finish(None).await;
+    let restored = World { store: backup, ..world };
+    let (view, _) = restored.finish(None).await;
+    assert_eq!(view.params, undisturbed.params);
+}
+
+#[tokio::test(start_paused = true)]
+async fn enrolments_are_relayed_and_answered_once() {
+    let state = World::new().start().await.unwrap();
+    let request = |word: &str| Enrollment {
+        id: Digest::of(word.as_bytes()),
+        token: "t1".parse().unwrap(),
+        node: node("n1"),
+        request: word.into(),
+        reply: None,
+        at: testing::NOW,
+    };
+    let mut changed = state.enrollments_changed();
+    assert_eq!(state.enroll(request("one")).await.unwrap().reply, None);
+    assert!(changed.has_changed().unwrap());
+    changed.mark_unchanged();
+    assert_eq!(state.enroll(request("one")).await.unwrap(), request("one"), "asked again");
+    assert!(!changed.has_changed().unwrap());
+    let fault = state.enroll(request("other")).await.unwrap_err();
+    assert!(matches!(fault, Fault::PeerMisbehaved(Misbehaviour::TokenReused { .. })), "{fault}");
+    assert_eq!(state.pending_enrollments().await.unwrap(), [request("one")]);
+    assert_eq!(state.answer_enrollment(request("one").id, b"yes".to_vec()).await.unwrap().reply.unwrap(), b"yes");
+    assert_eq!(state.answer_enrollment(request("one").id, b"no".to_vec()).await.unwrap().reply.unwrap(), b"yes");
+    assert!(state.answer_enrollment(Digest::of(b"?"), b"no".to_vec()).await.is_err());
+    assert_eq!(state.enroll(request("one")).await.unwrap().reply.unwrap(), b"yes");
+    state.shutdown().await;
+}
