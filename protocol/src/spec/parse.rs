@@ -76,9 +76,9 @@ fn refuse_unknown(path: &str, table: &Table, known: &Table) -> Result<(), Fault>
             (Some(Value::Table(_)), _) => return Err(setting(&path, "a section is expected here, such as [model]")),
             (Some(_), _) => {}
             (None, _) => {
-                let nearest = known.keys().max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
+                let nearest = known.keys().max_by(|a, b| similarity(a, key).total_cmp(&similarity(b, key)));
                 let all = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-                let why = match nearest.filter(|nearest| strsim::jaro_winkler(nearest, key) > 0.7) {
+                let why = match nearest.filter(|nearest| similarity(nearest, key) > 0.7) {
                     Some(nearest) => format!("no such key; did you mean `{nearest}`? (known here: {all})"),
                     None => format!("no such key (known here: {all})"),
                 };
@@ -87,6 +87,12 @@ fn refuse_unknown(path: &str, table: &Table, known: &Table) -> Result<(), Fault>
         }
     }
     Ok(())
+}
+
+/// From 0 to 1. A key that holds the other one, as `local_epochs` holds `epochs`, is near.
+fn similarity(known: &str, key: &str) -> f64 {
+    let part = key.len() > 2 && (known.contains(key) || key.contains(known));
+    strsim::jaro_winkler(known, key).max(if part { 0.9 } else { 0.0 })
 }
 
 /// Every key that may be written: those of a spec with all its optional values.
