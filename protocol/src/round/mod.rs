@@ -91,5 +91,5 @@ mod totals;
 
 pub use node::{NodeEffect, NodeEvent, NodeInput, NodeRound, Receipt};
 pub use reasons::{AbortReason, Decline, DropReason};
-pub use terms::{EncodingTerms, OptimizerTerms, Task, Terms, TrainTerms};
+pub use terms::{EncodingTerms, OptimizerTerms, Task, Terms, TrainTerms, Withdrawal};
 pub use totals::Totals;
