@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConnection,
-    crypto::ring,
+    crypto::ring::default_provider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     version::TLS13,
 };
@@ -36,7 +36,7 @@ fn server(ca: &Ca, issued: &Issued) -> Arc<rustls::ServerConfig> {
 fn client(ca: &Ca, own: Option<(CertificateDer<'static>, &str)>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(ca.certificate().clone()).unwrap();
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&TLS13])
         .unwrap()
         .with_root_certificates(roots);
