@@ -13,7 +13,10 @@
 //!
 //! Rounding at random, rotation and noise belong between clipping and packing; they come with the privacy budget.
 
-use crate::{Accumulator, Bits, Fault, wire::{self, Packer}};
+use crate::{
+    Accumulator, Bits, Fault,
+    wire::{self, Packer},
+};
 
 /// Grid steps from zero to the clip norm: fewer would spoil training.
 const LEAST_STEPS: u32 = 1 << 12;

@@ -175,7 +175,9 @@ pub enum Incompatibility {
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum Misuse {
     /// Not a name.
-    #[error("{name:?} is no name of a {kind}: use lower-case letters, digits, '-', '_' and '.', at most 64, starting with a letter or digit")]
+    #[error(
+        "{name:?} is no name of a {kind}: use lower-case letters, digits, '-', '_' and '.', at most 64, starting with a letter or digit"
+    )]
     Name {
         /// Of what.
         kind: &'static str,

@@ -67,7 +67,8 @@ pub mod span {
     /// From text; the message names the form.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(|e| D::Error::custom(format!("{text:?} is not a duration such as \"90s\" or \"2h 30m\": {e}")))
+        humantime::parse_duration(&text)
+            .map_err(|e| D::Error::custom(format!("{text:?} is not a duration such as \"90s\" or \"2h 30m\": {e}")))
     }
 
     /// A duration that may be left out.

@@ -28,6 +28,10 @@ pub struct RunView {
     pub rounds: Vec<RoundView>,
     /// The last score.
     pub evaluation: Option<EvaluationRecord>,
+    /// The model that training began from.
+    pub model: Digest,
+    /// Initializers that are not trained.
+    pub freeze: Vec<String>,
     /// The global parameters.
     pub params: Digest,
     /// Trained floats.
@@ -133,6 +137,8 @@ impl From<&Run> for RunView {
             attempt: run.attempt(),
             rounds: run.rounds().iter().map(RoundView::from).collect(),
             evaluation: run.rounds().iter().rev().find_map(|record| record.evaluation),
+            model: created.model,
+            freeze: created.spec.model.freeze.clone(),
             params: run.params(),
             parameters: created.length,
             release: run.released().map(|released| released.release.clone()),

@@ -280,7 +280,7 @@ impl World {
         self.commit(decision);
     }
 
-    fn to_node(&mut self, i: usize, input: NodeInput) {
+    fn tell_node(&mut self, i: usize, input: NodeInput) {
         let node = &mut self.nodes[i];
         let Ok(decision) = node.machine.decide(&mut Cx { now: self.now, secrets: &mut self.secrets }, input) else { return };
         self.node_commit(i, decision);
@@ -320,12 +320,12 @@ impl World {
     fn train(&mut self, i: usize, ok: bool) {
         let Some((task, work)) = self.nodes[i].training.take() else { return };
         if !ok {
-            return self.to_node(i, NodeInput::TrainingFailed { work, reason: Decline::BadData { why: "row 3".into() } });
+            return self.tell_node(i, NodeInput::TrainingFailed { work, reason: Decline::BadData { why: "row 3".into() } });
         }
         let update = train(&self.objects[&task.terms.params], &task.terms, &self.names[i]);
         let name = digest(&update);
         self.nodes[i].update = Some(update);
-        self.to_node(i, NodeInput::Trained { work, update: name });
+        self.tell_node(i, NodeInput::Trained { work, update: name });
     }
 
     fn answer(&mut self, i: usize) {
@@ -343,7 +343,7 @@ impl World {
             // A repetition of an older life; never of an honest node's own first answer.
             Err(fault) => panic!("an honest node is refused: {fault}"),
         };
-        self.to_node(i, NodeInput::Receipt { session, outcome });
+        self.tell_node(i, NodeInput::Receipt { session, outcome });
     }
 
     fn offer(&mut self, i: usize, answer: Answer) -> Result<(), Fault> {
@@ -404,7 +404,7 @@ impl World {
             Op::Crash => self.crash(),
             Op::Deliver(i) => {
                 if let Some(message) = (!self.nodes[i % n].away).then(|| self.nodes[i % n].inbox.pop_front()).flatten() {
-                    self.to_node(i % n, message);
+                    self.tell_node(i % n, message);
                 }
             }
             Op::Train(i) => self.train(i % n, true),
@@ -436,7 +436,7 @@ impl World {
                 self.nodes[i % n].away ^= true;
                 if !self.nodes[i % n].away {
                     self.nodes[i % n].outbox.clear();
-                    self.to_node(i % n, NodeInput::Reconnected);
+                    self.tell_node(i % n, NodeInput::Reconnected);
                 }
             }
             Op::Attack(i, kind) => self.attack(i % n, kind),
@@ -444,7 +444,7 @@ impl World {
                 self.now = self.now + Duration::from_secs(seconds.into());
                 self.tell(Input::Tick).unwrap();
                 for i in 0..n {
-                    self.to_node(i, NodeInput::Tick);
+                    self.tell_node(i, NodeInput::Tick);
                 }
             }
         }
@@ -466,7 +466,7 @@ impl World {
             for i in 0..self.nodes.len() {
                 while let Some(message) = self.nodes[i].inbox.pop_front() {
                     quiet = false;
-                    self.to_node(i, message);
+                    self.tell_node(i, message);
                 }
                 if self.nodes[i].training.is_some() {
                     quiet = false;

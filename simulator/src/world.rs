@@ -11,7 +11,7 @@ use rand_chacha::ChaCha20Rng;
 use sapwood_models::{Dataset, onnx::Model};
 use sapwood_privacy::Accumulator;
 use sapwood_protocol::{
-    Cx, Digest, Fault, Machine, NodeId, Secrets, Timestamp,
+    Cx, Digest, Fault, Machine, NodeId, Secrets, SessionId, Timestamp,
     machine::replayable,
     round::{Decline, NodeEffect, NodeInput, NodeRound, Receipt, Task, Terms, Totals, TrainTerms},
     run::{Created, Effect, EvaluationRecord, Input, Run},
@@ -165,8 +165,8 @@ impl World {
         match effect {
             Effect::AskRoster => self.tell(Input::Roster(self.names.clone()))?,
             Effect::Open(terms) => self.sum = Some(terms.encoding.encoding()?.accumulator(terms.dimension())),
-            Effect::Assign { node, task } => self.to_node(self.index[&node], NodeInput::Task(task))?,
-            Effect::Withdraw { node, session, keep } => self.to_node(self.index[&node], NodeInput::Withdrawn { session, keep })?,
+            Effect::Assign { node, task } => self.tell_node(self.index[&node], NodeInput::Task(task))?,
+            Effect::Withdraw { node, session, keep } => self.tell_node(self.index[&node], NodeInput::Withdrawn { session, keep })?,
             Effect::Add { .. } => {
                 let sum = self.sum.as_mut().expect("an attempt is opened before it adds");
                 sum.add_packed(&self.inbox).map_err(broken)?;
@@ -212,7 +212,7 @@ impl World {
     }
 
     /// Asks a node's machine, moves it, and carries out what it wants done.
-    fn to_node(&mut self, i: usize, input: NodeInput) -> Result<(), SimulationError> {
+    fn tell_node(&mut self, i: usize, input: NodeInput) -> Result<(), SimulationError> {
         let cx = &mut Cx { now: self.now, secrets: &mut self.secrets };
         let decision = self.nodes[i].machine.decide(cx, input)?;
         let machine = std::mem::take(&mut self.nodes[i].machine);
@@ -250,15 +250,18 @@ impl World {
     /// Trains as many of the nodes that answer next as there are threads, and delivers their answers in the order of their
     /// arrival. False if nobody is going to answer.
     fn train_next(&mut self) -> Result<bool, SimulationError> {
-        let due = |(i, node): (usize, &Node)| node.pending.as_ref().and_then(|pending| Some((pending.arrives?, i)));
-        let mut next: Vec<(Timestamp, usize)> = self.nodes.iter().enumerate().filter_map(due).collect();
+        let due = |(i, node): (usize, &Node)| {
+            let Pending { arrives, task } = node.pending.as_ref()?;
+            Some(((*arrives)?, i, task.terms.session))
+        };
+        let mut next: Vec<(Timestamp, usize, SessionId)> = self.nodes.iter().enumerate().filter_map(due).collect();
         next.sort_unstable();
         next.truncate(self.crew.threads());
         if next.is_empty() {
             return Ok(false);
         }
         let mut jobs = Vec::new();
-        for (_, i) in &next {
+        for (_, i, _) in &next {
             let Some(Pending { task, .. }) = &self.nodes[*i].pending else { continue };
             if self.nodes[*i].trained.is_none() {
                 let seed = task.terms.training_seed(&self.names[*i]);
@@ -267,9 +270,11 @@ impl World {
         }
         let results = self.crew.train(&jobs, &self.data);
         let mut results: BTreeMap<usize, _> = jobs.iter().map(|job| job.node).zip(results).collect();
-        for (at, i) in next {
-            // Withdrawn meanwhile, as when enough others were faster.
-            let Some(Pending { task, .. }) = self.nodes[i].pending.take() else { continue };
+        for (at, i, session) in next {
+            // Enough others were faster: withdrawn meanwhile, or even asked for the next round.
+            let Some(Pending { task, .. }) = self.nodes[i].pending.take_if(|pending| pending.task.terms.session == session) else {
+                continue;
+            };
             self.now = self.now.max(at);
             self.answer(i, &task, results.remove(&i))?;
             while let Some(effect) = self.effects.pop_front() {
@@ -286,10 +291,10 @@ impl World {
             Some(Ok(trained)) => {
                 let update = digest(&trained.0);
                 self.nodes[i].trained = Some(trained);
-                self.to_node(i, NodeInput::Trained { work, update })?;
+                self.tell_node(i, NodeInput::Trained { work, update })?;
                 self.nodes[i].pending = None;
             }
-            Some(Err(reason)) => return self.to_node(i, NodeInput::TrainingFailed { work, reason }),
+            Some(Err(reason)) => return self.tell_node(i, NodeInput::TrainingFailed { work, reason }),
             None => {}
         }
         let Some((update, contribution)) = &self.nodes[i].trained else { return Ok(()) };
@@ -305,18 +310,18 @@ impl World {
         }
     }
 
-    fn decline(&mut self, i: usize, session: sapwood_protocol::SessionId, reason: Decline) -> Result<(), SimulationError> {
+    fn decline(&mut self, i: usize, session: SessionId, reason: Decline) -> Result<(), SimulationError> {
         let told = self.tell(Input::Declined { node: self.names[i].clone(), session, reason });
         self.receipt(i, session, told)
     }
 
-    fn receipt(&mut self, i: usize, session: sapwood_protocol::SessionId, told: Result<(), Fault>) -> Result<(), SimulationError> {
+    fn receipt(&mut self, i: usize, session: SessionId, told: Result<(), Fault>) -> Result<(), SimulationError> {
         let outcome = match told {
             Ok(()) => Receipt::Accepted,
             Err(Fault::Expired(_)) => Receipt::Expired,
             Err(fault) => return Err(fault.into()),
         };
-        self.to_node(i, NodeInput::Receipt { session, outcome })
+        self.tell_node(i, NodeInput::Receipt { session, outcome })
     }
 
     /// Nothing else can happen before the next deadline.

@@ -105,9 +105,11 @@ impl Collecting {
                 decision.effects.push(Effect::Withdraw { node: node.clone(), session: self.terms.session, keep: false });
             }
         }
-        decision
-            .event(Event::CollectionClosed { survivors: survivors.clone() })
-            .effect(Effect::Aggregate { terms: self.terms.clone(), server_lr, survivors })
+        decision.event(Event::CollectionClosed { survivors: survivors.clone() }).effect(Effect::Aggregate {
+            terms: self.terms.clone(),
+            server_lr,
+            survivors,
+        })
     }
 
     /// Members that are still expected to keep what they trained.

@@ -324,9 +324,10 @@ impl Machine for NodeRound {
         Self(match (phase, event) {
             (_, NodeEvent::Accepted { task }) => Phase::Training { task: task.clone(), live: true },
             (Phase::Training { .. }, NodeEvent::Rejoined { task }) => Phase::Training { task: task.clone(), live: true },
-            (Phase::Ready { update, .. } | Phase::Parked { update, .. } | Phase::Submitted { update, .. }, NodeEvent::Rejoined { task }) => {
-                Phase::Ready { task: task.clone(), update }
-            }
+            (
+                Phase::Ready { update, .. } | Phase::Parked { update, .. } | Phase::Submitted { update, .. },
+                NodeEvent::Rejoined { task },
+            ) => Phase::Ready { task: task.clone(), update },
             (Phase::Declined { reason, .. }, NodeEvent::Rejoined { task }) => {
                 Phase::Declined { task: task.clone(), reason, answered: false }
             }
@@ -349,9 +350,7 @@ impl Machine for NodeRound {
     /// The update was in memory: it is trained again, to the same bits. What was answered stays answered.
     fn recover(&self, _cx: &mut Cx<'_>) -> Verdict {
         match &self.0 {
-            Phase::Training { task, .. } => {
-                Decision::nothing().effect(NodeEffect::Train { task: task.clone(), work: task.terms.work() })
-            }
+            Phase::Training { task, .. } => Decision::nothing().effect(NodeEffect::Train { task: task.clone(), work: task.terms.work() }),
             Phase::Ready { task, .. } => begin(task.clone()),
             // Should the same work be asked for again, it is done again then.
             Phase::Parked { .. } | Phase::Submitted { .. } => self.forget(),

@@ -144,11 +144,7 @@ impl EncodingTerms {
     }
 
     fn write(&self, to: Canonical) -> Canonical {
-        to.f64(self.clip)
-            .u64(u64::from(self.bits))
-            .u64(u64::from(self.nodes))
-            .str(self.weights.word())
-            .u64(u64::from(self.example_cap))
+        to.f64(self.clip).u64(u64::from(self.bits)).u64(u64::from(self.nodes)).str(self.weights.word()).u64(u64::from(self.example_cap))
     }
 }
 
@@ -206,11 +202,8 @@ impl Terms {
 
     /// Seeds a node's training: H(run's seed, round, node). The order of examples is all that it decides.
     pub fn training_seed(&self, node: &NodeId) -> u64 {
-        let digest = Canonical::new("sapwood/round/training-seed/v1")
-            .u64(self.train.seed)
-            .u64(u64::from(self.round))
-            .str(node.as_str())
-            .digest();
+        let digest =
+            Canonical::new("sapwood/round/training-seed/v1").u64(self.train.seed).u64(u64::from(self.round)).str(node.as_str()).digest();
         let (head, _) = digest.as_bytes().split_first_chunk().expect("a digest has 32 bytes");
         u64::from_le_bytes(*head)
     }

@@ -79,7 +79,9 @@ impl Run {
     /// Why it ended, or why the last attempt came to nothing.
     pub fn detail(&self) -> Option<String> {
         match &self.phase {
-            Phase::Selecting(selecting) => selecting.attempts.last.as_ref().map(|reason| format!("the last attempt was given up: {reason}")),
+            Phase::Selecting(selecting) => {
+                selecting.attempts.last.as_ref().map(|reason| format!("the last attempt was given up: {reason}"))
+            }
             Phase::Refused(refused) => Some(refused.gates.join("; ")),
             Phase::Stopped { by } => Some(format!("stopped by {by}")),
             Phase::Failed { why } => Some(why.to_string()),

@@ -151,11 +151,11 @@ impl Run {
 
     /// Ends an attempt that came to nothing; the run fails if the round has no attempts left.
     fn abort(&self, cx: &Cx<'_>, mut verdict: Verdict, reason: AbortReason) -> Verdict {
-        let attempts = match &self.phase {
-            Phase::Selecting(Selecting { attempts, .. })
-            | Phase::Collecting(Collecting { attempts, .. })
-            | Phase::Committing(Committing { attempts, .. }) => attempts,
-            _ => return verdict,
+        let (Phase::Selecting(Selecting { attempts, .. })
+        | Phase::Collecting(Collecting { attempts, .. })
+        | Phase::Committing(Committing { attempts, .. })) = &self.phase
+        else {
+            return verdict;
         };
         let failed = attempts.failed + u32::from(reason.counts());
         let last = failed >= self.created.spec.deadlines.attempts && reason.counts();
@@ -171,9 +171,9 @@ impl Run {
 
     /// Calls the open attempt off.
     fn withdraw(&self, keep: bool) -> Vec<Effect> {
-        let (terms, dropped) = match &self.phase {
-            Phase::Collecting(Collecting { terms, dropped, .. }) | Phase::Committing(Committing { terms, dropped, .. }) => (terms, dropped),
-            _ => return Vec::new(),
+        let (Phase::Collecting(Collecting { terms, dropped, .. }) | Phase::Committing(Committing { terms, dropped, .. })) = &self.phase
+        else {
+            return Vec::new();
         };
         let session = terms.session;
         let involved = terms.cohort.iter().filter(|node| !dropped.contains_key(*node));

@@ -41,7 +41,9 @@ fn require(table: &Table) -> Result<(), Fault> {
     match text("secure_aggregation.mode") {
         Some("off") => {}
         Some(other) => {
-            let why = format!("this version has no mode {other:?}: write mode = \"off\" to say that the coordinator may see each update in clear");
+            let why = format!(
+                "this version has no mode {other:?}: write mode = \"off\" to say that the coordinator may see each update in clear"
+            );
             return Err(setting("secure_aggregation.mode", why));
         }
         None => {
@@ -52,7 +54,8 @@ fn require(table: &Table) -> Result<(), Fault> {
     match text("privacy.unit") {
         Some("none") => Ok(()),
         Some(other) => {
-            let why = format!("this version cannot protect a unit {other:?}: write unit = \"none\" to say that there is no differential privacy");
+            let why =
+                format!("this version cannot protect a unit {other:?}: write unit = \"none\" to say that there is no differential privacy");
             Err(setting("privacy.unit", why))
         }
         None => {
