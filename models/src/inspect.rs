@@ -81,9 +81,7 @@ fn warnings(graph: &pb::GraphProto) -> Vec<String> {
             used.slots
         ));
     }
-    let anonymous = |name: &str| {
-        name.strip_prefix("val_").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-    };
+    let anonymous = |name: &str| name.strip_prefix("val_").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     if graph.initializer.iter().any(|t| anonymous(t.name())) {
         found.push(
             "weights are called val_N: the exporter rewrote them; export with optimize=False to \

@@ -77,10 +77,7 @@ fn block() -> Model {
         node("Gemm", &["cat", "w5", "b5"], "logits", vec![attribute("transB", &[1], false)]),
     ];
     let mut lcg = Lcg(11);
-    let mut initializer = vec![
-        write_tensor("low", &Tensor::scalar(0.0)),
-        write_tensor("high", &Tensor::scalar(1.5)),
-    ];
+    let mut initializer = vec![write_tensor("low", &Tensor::scalar(0.0)), write_tensor("high", &Tensor::scalar(1.5))];
     for (name, shape) in [
         ("w1", &[4, 2, 3, 3][..]),
         ("w2", &[4, 1, 3, 3]),
@@ -129,8 +126,7 @@ fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
 /// R77: calibrated INT8 that other tools read.
 #[test]
 fn scales_zero_points_and_operators_are_those_of_onnxruntime() {
-    let reference: Value =
-        serde_json::from_str(include_str!("../testdata/quantize_reference.json")).unwrap();
+    let reference: Value = serde_json::from_str(include_str!("../testdata/quantize_reference.json")).unwrap();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for (name, model, _) in models() {
         std::fs::write(folder.join(format!("{name}.onnx")), model.encode()).unwrap();
@@ -148,11 +144,9 @@ fn scales_zero_points_and_operators_are_those_of_onnxruntime() {
 }
 
 fn compare(case: &str, ours: &Model, theirs: &Value) {
-    let counted: BTreeMap<String, u64> =
-        serde_json::from_value(theirs["operators"].clone()).expect(case);
+    let counted: BTreeMap<String, u64> = serde_json::from_value(theirs["operators"].clone()).expect(case);
     assert_eq!(operators(ours), counted, "{case}");
-    let found: BTreeMap<&str, Tensor> =
-        ours.graph().initializer.iter().map(|t| (t.name(), read_tensor(t).unwrap())).collect();
+    let found: BTreeMap<&str, Tensor> = ours.graph().initializer.iter().map(|t| (t.name(), read_tensor(t).unwrap())).collect();
     let expected = theirs["initializers"].as_object().expect(case);
     let names: Vec<&str> = expected.keys().map(String::as_str).collect();
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), names, "{case}");

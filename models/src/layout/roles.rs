@@ -142,7 +142,7 @@ impl<'g> Constants<'g> {
 
 impl Fact {
     fn of(tensor: &crate::Tensor) -> Self {
-        let mask = tensor.as_f32().is_some_and(|v| v.iter().any(|v| !(v.abs() < MASK)));
+        let mask = tensor.as_f32().is_some_and(|v| v.iter().any(|v| v.is_nan() || v.abs() >= MASK));
         Self { rank: tensor.shape.len(), numel: tensor.numel(), mask }
     }
 }

@@ -8,6 +8,8 @@ use super::pb::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto, Stri
 use super::*;
 use crate::tensor::{Tensor, TensorData};
 
+type Edit = Box<dyn Fn(&mut TensorProto)>;
+
 /// y = x + b.
 fn proto() -> ModelProto {
     let graph = GraphProto {
@@ -185,7 +187,7 @@ fn external_data_is_refused_with_its_location() {
 
 #[test]
 fn tensors_whose_dims_and_payload_disagree_are_refused() {
-    let edits: [(&str, Box<dyn Fn(&mut TensorProto)>); 10] = [
+    let edits: [(&str, Edit); 10] = [
         ("7 bytes", Box::new(|t| t.raw_data = Some(vec![0; 7]))),
         ("no bytes", Box::new(|t| t.raw_data = None)),
         ("negative dim", Box::new(|t| t.dims = vec![-2])),
@@ -278,7 +280,7 @@ fn tensors_are_read_from_raw_and_typed_fields() {
     };
     use DataType::*;
     use TensorData as D;
-    let cases: Vec<(DataType, Vec<u8>, Box<dyn Fn(&mut TensorProto)>, D)> = vec![
+    let cases: Vec<(DataType, Vec<u8>, Edit, D)> = vec![
         (
             Float,
             [1.5f32, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect(),

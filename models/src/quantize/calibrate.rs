@@ -62,10 +62,7 @@ impl Ranges {
 }
 
 fn not_finite(name: &str, min: f32, max: f32) -> ModelError {
-    ModelError::Calibration {
-        tensor: name.to_owned(),
-        reason: format!("its range {min}..{max} is not finite; check data and weights"),
-    }
+    ModelError::Calibration { tensor: name.to_owned(), reason: format!("its range {min}..{max} is not finite; check data and weights") }
 }
 
 /// Runs the calibration examples `[n, ...]` through the model and notes the range of every
@@ -90,19 +87,11 @@ pub fn ranges(model: &Model, calibration: &Tensor) -> Result<Ranges, ModelError>
         _ => BATCH,
     };
     let fixed = matches!(input.shape.first(), Some(Dim::Fixed(_)));
-    let usable = if fixed && batch > 0 {
-        calibration.rows() / batch * batch
-    } else {
-        calibration.rows()
-    };
+    let usable = if fixed && batch > 0 { calibration.rows() / batch * batch } else { calibration.rows() };
     if calibration.shape.is_empty() || usable == 0 || batch == 0 {
         return Err(ModelError::Calibration {
             tensor: input.name.clone(),
-            reason: format!(
-                "the data {:?} has no whole batch for {}",
-                calibration.shape,
-                ShowDims(&input.shape)
-            ),
+            reason: format!("the data {:?} has no whole batch for {}", calibration.shape, ShowDims(&input.shape)),
         });
     }
     let forward = Forward::new(&prepared)?;

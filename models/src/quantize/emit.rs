@@ -66,10 +66,7 @@ impl Emitter {
         let Some(tensor) = found.map(read_tensor).transpose()? else { return Ok(None) };
         let finite = tensor.as_f32().is_some_and(|v| v.iter().all(|v| v.is_finite()));
         if !finite {
-            return Err(ModelError::BadTensor {
-                tensor: name.to_owned(),
-                reason: "it is not finite, so it cannot be quantized".into(),
-            });
+            return Err(ModelError::BadTensor { tensor: name.to_owned(), reason: "it is not finite, so it cannot be quantized".into() });
         }
         Ok(Some(tensor))
     }
@@ -82,8 +79,7 @@ impl Emitter {
 
     /// Scales of the values that are computed; those with parameters of their own first.
     fn activations(&mut self, values: &BTreeMap<String, Mark>) -> Result<(), ModelError> {
-        let constant: HashSet<String> =
-            self.graph.initializer.iter().map(|t| t.name().to_owned()).collect();
+        let constant: HashSet<String> = self.graph.initializer.iter().map(|t| t.name().to_owned()).collect();
         let computed = |name: &&String| !constant.contains(*name);
         let mut own: HashMap<String, Parameters> = HashMap::new();
         for name in values.keys().filter(computed) {
@@ -110,20 +106,13 @@ impl Emitter {
 
     fn affine(&self, name: &str) -> Result<Affine, ModelError> {
         let Some((min, max)) = self.ranges.get(name) else {
-            return Err(ModelError::Calibration {
-                tensor: name.to_owned(),
-                reason: "it has no range; calibrate this very model".into(),
-            });
+            return Err(ModelError::Calibration { tensor: name.to_owned(), reason: "it has no range; calibrate this very model".into() });
         };
         Ok(asymmetric(*min, *max, 255))
     }
 
     /// Quantizes weights and the constants of elementwise operators.
-    fn constants(
-        &mut self,
-        values: &BTreeMap<String, Mark>,
-        biases: &BTreeMap<String, Bias>,
-    ) -> Result<(), ModelError> {
+    fn constants(&mut self, values: &BTreeMap<String, Mark>, biases: &BTreeMap<String, Bias>) -> Result<(), ModelError> {
         for (name, mark) in values {
             let Some(tensor) = self.constant(name)? else { continue };
             match mark {
@@ -134,13 +123,7 @@ impl Emitter {
         Ok(())
     }
 
-    fn weight(
-        &mut self,
-        name: &str,
-        tensor: &Tensor,
-        axis: Option<usize>,
-        biases: &BTreeMap<String, Bias>,
-    ) -> Result<(), ModelError> {
+    fn weight(&mut self, name: &str, tensor: &Tensor, axis: Option<usize>, biases: &BTreeMap<String, Bias>) -> Result<(), ModelError> {
         let values = tensor.as_f32().unwrap_or_default();
         let bound = if self.target.reduce_range() { 64 } else { 127 };
         let channels = axis.map_or(1, |axis| tensor.shape[axis]);
@@ -151,8 +134,7 @@ impl Emitter {
             let channel = &mut largest[channel(index)];
             *channel = channel.max(value.abs());
         }
-        let mut scales: Vec<f32> =
-            largest.into_iter().map(|v| symmetric(std::iter::once(v), bound)).collect();
+        let mut scales: Vec<f32> = largest.into_iter().map(|v| symmetric(std::iter::once(v), bound)).collect();
         for (bias_name, bias) in biases.iter().filter(|(_, b)| b.weight == name) {
             self.widen(&mut scales, bias_name, bias)?;
         }
@@ -200,11 +182,9 @@ impl Emitter {
     /// Biases: INT32 with the scale of the products they are added to.
     fn biases(&mut self, biases: &BTreeMap<String, Bias>) -> Result<(), ModelError> {
         for (name, bias) in biases {
-            let (Some(tensor), Some(input), Some(weights)) = (
-                self.constant(name)?,
-                self.input_scales.get(&bias.input).copied(),
-                self.weight_scales.get(&bias.weight).cloned(),
-            ) else {
+            let (Some(tensor), Some(input), Some(weights)) =
+                (self.constant(name)?, self.input_scales.get(&bias.input).copied(), self.weight_scales.get(&bias.weight).cloned())
+            else {
                 continue;
             };
             let scales: Vec<f32> = weights.iter().map(|w| input * w * bias.beta).collect();
@@ -224,14 +204,7 @@ impl Emitter {
         Ok(())
     }
 
-    fn dequantize_constant(
-        &mut self,
-        name: &str,
-        data: &str,
-        parameters: &Parameters,
-        output: &str,
-        axis: Option<usize>,
-    ) {
+    fn dequantize_constant(&mut self, name: &str, data: &str, parameters: &Parameters, output: &str, axis: Option<usize>) {
         let attributes = axis.map(|axis| make::int("axis", axis as i64)).into_iter().collect();
         let inputs = [data, &parameters.scale, &parameters.zero];
         let node = format!("{name}_DequantizeLinear");
@@ -240,8 +213,7 @@ impl Emitter {
 
     /// The nodes of the new graph.
     fn finish(mut self) -> pb::GraphProto {
-        let outputs: HashSet<String> =
-            self.graph.output.iter().map(|o| o.name().to_owned()).collect();
+        let outputs: HashSet<String> = self.graph.output.iter().map(|o| o.name().to_owned()).collect();
         let inputs: HashSet<String> = self.graph.input.iter().map(|i| i.name().to_owned()).collect();
         // Values that the caller reads keep their name behind the pair, others before it.
         let mut before: HashMap<String, String> = HashMap::new();
@@ -291,29 +263,13 @@ impl Emitter {
         let target = self.instead.get(name).map_or(name, String::as_str);
         let quantized = fresh(format!("{name}_QuantizeLinear_Output"), &mut self.taken);
         let (scale, zero) = (parameters.scale.as_str(), parameters.zero.as_str());
-        nodes.push(make::node(
-            "QuantizeLinear",
-            &format!("{name}_QuantizeLinear"),
-            &[source, scale, zero],
-            &[&quantized],
-            vec![],
-        ));
-        nodes.push(make::node(
-            "DequantizeLinear",
-            &format!("{name}_DequantizeLinear"),
-            &[&quantized, scale, zero],
-            &[target],
-            vec![],
-        ));
+        nodes.push(make::node("QuantizeLinear", &format!("{name}_QuantizeLinear"), &[source, scale, zero], &[&quantized], vec![]));
+        nodes.push(make::node("DequantizeLinear", &format!("{name}_DequantizeLinear"), &[&quantized, scale, zero], &[target], vec![]));
     }
 }
 
 /// The value whose parameters `name` uses.
-fn provider<'v>(
-    name: &'v str,
-    values: &'v BTreeMap<String, Mark>,
-    constant: &HashSet<String>,
-) -> &'v str {
+fn provider<'v>(name: &'v str, values: &'v BTreeMap<String, Mark>, constant: &HashSet<String>) -> &'v str {
     let mut source = name;
     // Each step goes to an earlier value of an acyclic graph, so this ends.
     while let Some(Mark::Like(other)) = values.get(source) {

@@ -80,12 +80,8 @@ struct Walk {
 impl Walk {
     fn new(graph: pb::GraphProto, ranges: &Ranges) -> Self {
         let float = Element::F32.to_onnx();
-        let constants = graph
-            .initializer
-            .iter()
-            .filter(|t| t.data_type() == float)
-            .map(|t| (t.name().to_owned(), t.dims.clone()))
-            .collect();
+        let constants =
+            graph.initializer.iter().filter(|t| t.data_type() == float).map(|t| (t.name().to_owned(), t.dims.clone())).collect();
         let ends = graph.input.iter().chain(&graph.output).map(|v| v.name().to_owned()).collect();
         Self {
             ranges: ranges.iter().map(|(name, range)| (name.to_owned(), range)).collect(),
@@ -130,8 +126,9 @@ impl Walk {
             "MatMul" => self.matmul(&node)?,
             "Add" | "Mul" | "Concat" | "GlobalAveragePool" => self.elementwise(&node),
             "Relu" | "Clip" => self.activation(index, input, output),
-            "MaxPool" | "AveragePool" | "Flatten" | "Reshape" | "Transpose" | "Squeeze"
-            | "Unsqueeze" | "Slice" => self.pass_through(input, output),
+            "MaxPool" | "AveragePool" | "Flatten" | "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Slice" => {
+                self.pass_through(input, output)
+            }
             _ => false,
         };
         if marked {
@@ -261,10 +258,7 @@ impl Walk {
 
     fn need(&self, values: &[&String]) -> Result<(), ModelError> {
         let Some(missing) = values.iter().find(|name| !self.is_float(name)) else { return Ok(()) };
-        Err(ModelError::Calibration {
-            tensor: (*missing).clone(),
-            reason: "it has no range; calibrate this very model".into(),
-        })
+        Err(ModelError::Calibration { tensor: (*missing).clone(), reason: "it has no range; calibrate this very model".into() })
     }
 
     /// Nodes that make float values and were not touched.

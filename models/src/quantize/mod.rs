@@ -64,11 +64,7 @@ impl FromStr for Target {
         [Self::X86_64, Self::X86_64Vnni, Self::Aarch64]
             .into_iter()
             .find(|target| target.name() == name)
-            .ok_or_else(|| ModelError::Setting {
-                name: "target",
-                value: name.to_owned(),
-                reason: "x86_64, x86_64-vnni or aarch64".into(),
-            })
+            .ok_or_else(|| ModelError::Setting { name: "target", value: name.to_owned(), reason: "x86_64, x86_64-vnni or aarch64".into() })
     }
 }
 
@@ -90,11 +86,7 @@ pub struct Quantized {
 /// be quantized has no range, [`ModelError::BadTensor`] for weights that are not finite.
 pub fn quantize(model: &Model, ranges: &Ranges, target: Target) -> Result<Quantized, ModelError> {
     if model.opset() < OLDEST_OPSET {
-        return Err(ModelError::Opset {
-            found: model.opset(),
-            oldest: OLDEST_OPSET,
-            newest: crate::onnx::NEWEST_OPSET,
-        });
+        return Err(ModelError::Opset { found: model.opset(), oldest: OLDEST_OPSET, newest: crate::onnx::NEWEST_OPSET });
     }
     let prepared = prepare::prepare(model)?;
     let marks = mark::mark(prepared, ranges)?;

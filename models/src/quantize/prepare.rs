@@ -12,8 +12,22 @@ use crate::tensor::{Tensor, TensorData};
 
 /// Operators worth computing ahead when all their inputs are constant.
 const FOLDABLE: [&str; 16] = [
-    "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Slice", "Gather",
-    "Add", "Sub", "Mul", "Div", "Sqrt", "Neg", "Expand", "Shape",
+    "Transpose",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Concat",
+    "Slice",
+    "Gather",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Sqrt",
+    "Neg",
+    "Expand",
+    "Shape",
 ];
 
 /// The graph as the quantizer reads it. Names of values that remain are kept; the same
@@ -54,9 +68,7 @@ fn as_initializer(node: &pb::NodeProto, name: &str) -> Result<Option<pb::TensorP
         return Ok(Some(pb::TensorProto { name: Some(name.to_owned()), ..tensor }));
     }
     // Strings and sparse constants have no dense tensor and stay nodes.
-    let numeric = node.attribute.iter().any(|a| {
-        matches!(a.name(), "value_float" | "value_floats" | "value_int" | "value_ints")
-    });
+    let numeric = node.attribute.iter().any(|a| matches!(a.name(), "value_float" | "value_floats" | "value_int" | "value_ints"));
     if !numeric {
         return Ok(None);
     }
@@ -92,8 +104,7 @@ fn is_noop(node: &pb::NodeProto, graph: &pb::GraphProto) -> bool {
 /// Joins a node's input and output into one value; false if both names must stay.
 fn bypass(graph: &mut pb::GraphProto, index: usize) -> bool {
     let node = &graph.node[index];
-    let (Some(input), Some(output)) = (node.input.first().cloned(), node.output.first().cloned())
-    else {
+    let (Some(input), Some(output)) = (node.input.first().cloned(), node.output.first().cloned()) else {
         return false;
     };
     let is_output = |name: &str| graph.output.iter().any(|o| o.name() == name);
@@ -112,10 +123,8 @@ fn bypass(graph: &mut pb::GraphProto, index: usize) -> bool {
 
 /// Computes nodes whose inputs are all constant, with the interpreter.
 fn fold_constants(mut proto: pb::ModelProto) -> Result<pb::ModelProto, ModelError> {
-    let Some(graph) = proto.graph.take() else { return Err(ModelError::MissingGraph) };
-    let mut graph = graph;
-    let mut known: HashMap<String, pb::TensorProto> =
-        graph.initializer.iter().map(|t| (t.name().to_owned(), t.clone())).collect();
+    let mut graph = proto.graph.take().ok_or(ModelError::MissingGraph)?;
+    let mut known: HashMap<String, pb::TensorProto> = graph.initializer.iter().map(|t| (t.name().to_owned(), t.clone())).collect();
     let outputs: HashSet<String> = graph.output.iter().map(|o| o.name().to_owned()).collect();
     let mut kept = Vec::with_capacity(graph.node.len());
     for node in std::mem::take(&mut graph.node) {
@@ -135,12 +144,7 @@ fn fold_constants(mut proto: pb::ModelProto) -> Result<pb::ModelProto, ModelErro
 }
 
 /// The value of a node that reads constants only; `None` where it cannot be computed.
-fn compute(
-    shell: &pb::ModelProto,
-    node: &pb::NodeProto,
-    known: &HashMap<String, pb::TensorProto>,
-    output: &str,
-) -> Option<Tensor> {
+fn compute(shell: &pb::ModelProto, node: &pb::NodeProto, known: &HashMap<String, pb::TensorProto>, output: &str) -> Option<Tensor> {
     let foldable = is_standard(node.domain()) && FOLDABLE.contains(&node.op_type());
     if !foldable || node.output.len() != 1 || node.input.is_empty() {
         return None;
@@ -213,32 +217,22 @@ fn norm(graph: &pb::GraphProto, index: usize) -> Result<Option<Norm>, ModelError
     }
     let of = |t: &Tensor| t.as_f32().unwrap_or_default().iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
     let (scale, bias, mean, var) = (of(scale), of(bias), of(mean), of(var));
-    let factor: Vec<f64> =
-        scale.iter().zip(&var).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
-    let offset =
-        bias.iter().zip(&mean).zip(&factor).map(|((b, m), f)| b - m * f).collect();
+    let factor: Vec<f64> = scale.iter().zip(&var).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
+    let offset = bias.iter().zip(&mean).zip(&factor).map(|((b, m), f)| b - m * f).collect();
     Ok(Some(Norm { factor, offset }))
 }
 
 /// Multiplies the weights of a `Conv` or `Gemm`; false if its form does not allow it.
-fn fold_into(
-    graph: &mut pb::GraphProto,
-    maker: usize,
-    norm: &Norm,
-    taken: &mut HashSet<String>,
-) -> Result<bool, ModelError> {
+fn fold_into(graph: &mut pb::GraphProto, maker: usize, norm: &Norm, taken: &mut HashSet<String>) -> Result<bool, ModelError> {
     let node = &graph.node[maker];
     let attributes = Attributes::of(node);
     let (axis, beta) = match node.op_type() {
         "Conv" => (0, 1.0),
-        "Gemm" => {
-            (usize::from(attributes.int("transB", 0)? == 0), f64::from(attributes.float("beta", 1.0)?))
-        }
+        "Gemm" => (usize::from(attributes.int("transB", 0)? == 0), f64::from(attributes.float("beta", 1.0)?)),
         _ => return Ok(false),
     };
     let channels = norm.factor.len();
-    let Some(weight) = node.input.get(1).map(|n| float_constant(graph, n)).transpose()?.flatten()
-    else {
+    let Some(weight) = node.input.get(1).map(|n| float_constant(graph, n)).transpose()?.flatten() else {
         return Ok(false);
     };
     if weight.shape.get(axis) != Some(&channels) {
@@ -247,18 +241,12 @@ fn fold_into(
     let bias = match node.input.get(2).filter(|n| !n.is_empty()) {
         None => vec![0.0; channels],
         Some(name) => match float_constant(graph, name)? {
-            Some(t) if t.numel() == channels => {
-                t.as_f32().unwrap_or_default().iter().map(|v| beta * f64::from(*v)).collect()
-            }
+            Some(t) if t.numel() == channels => t.as_f32().unwrap_or_default().iter().map(|v| beta * f64::from(*v)).collect(),
             _ => return Ok(false),
         },
     };
     let folded = scale_axis(&weight, axis, &norm.factor);
-    let bias: Vec<f32> = bias
-        .iter()
-        .zip(norm.factor.iter().zip(&norm.offset))
-        .map(|(b, (f, o))| (b * f + o) as f32)
-        .collect();
+    let bias: Vec<f32> = bias.iter().zip(norm.factor.iter().zip(&norm.offset)).map(|(b, (f, o))| (b * f + o) as f32).collect();
     let bias = Tensor { shape: vec![channels], data: TensorData::F32(bias) };
     // New names, because other nodes may read the old tensors; unread ones are swept.
     let stem = node.input[1].clone();
@@ -280,11 +268,7 @@ fn fold_into(
 fn scale_axis(tensor: &Tensor, axis: usize, factor: &[f64]) -> Tensor {
     let inner: usize = tensor.shape[axis + 1..].iter().product();
     let values = tensor.as_f32().unwrap_or_default();
-    let scaled = values
-        .iter()
-        .enumerate()
-        .map(|(i, v)| (f64::from(*v) * factor[i / inner.max(1) % factor.len()]) as f32)
-        .collect();
+    let scaled = values.iter().enumerate().map(|(i, v)| (f64::from(*v) * factor[i / inner.max(1) % factor.len()]) as f32).collect();
     Tensor { shape: tensor.shape.clone(), data: TensorData::F32(scaled) }
 }
 

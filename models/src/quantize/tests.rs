@@ -20,12 +20,7 @@ fn noise(shape: &[usize], seed: u32) -> Tensor {
     Tensor { shape: shape.to_vec(), data: TensorData::F32(values) }
 }
 
-fn model(
-    shape: &[usize],
-    nodes: Vec<pb::NodeProto>,
-    weights: &[(&str, &[usize])],
-    output: &str,
-) -> Model {
+fn model(shape: &[usize], nodes: Vec<pb::NodeProto>, weights: &[(&str, &[usize])], output: &str) -> Model {
     let initializer = weights
         .iter()
         .zip(1..)
@@ -191,31 +186,19 @@ fn weights_keep_seven_bits_where_the_processor_saturates() {
 fn a_bias_that_two_nodes_share_is_copied() {
     let model = model(
         &[4],
-        vec![
-            n("Gemm", &["input", "w1", "b"], "g", vec![]),
-            n("Gemm", &["g", "w2", "b"], "h", vec![]),
-        ],
+        vec![n("Gemm", &["input", "w1", "b"], "g", vec![]), n("Gemm", &["g", "w2", "b"], "h", vec![])],
         &[("w1", &[4, 4]), ("w2", &[4, 4]), ("b", &[4])],
         "h",
     );
     let ranges = ranges(&model, &noise(&[10, 4], 3)).unwrap();
     let quantized = quantize(&model, &ranges, Target::Aarch64).unwrap();
-    let gemms: Vec<_> =
-        quantized.model.graph().node.iter().filter(|n| n.op_type() == "Gemm").collect();
+    let gemms: Vec<_> = quantized.model.graph().node.iter().filter(|n| n.op_type() == "Gemm").collect();
     assert_ne!(gemms[0].input[2], gemms[1].input[2]);
 }
 
 #[test]
 fn operators_without_an_integer_kernel_are_listed() {
-    let model = model(
-        &[4],
-        vec![
-            n("Gemm", &["input", "w"], "g", vec![]),
-            n("Softmax", &["g"], "y", vec![]),
-        ],
-        &[("w", &[4, 4])],
-        "y",
-    );
+    let model = model(&[4], vec![n("Gemm", &["input", "w"], "g", vec![]), n("Softmax", &["g"], "y", vec![])], &[("w", &[4, 4])], "y");
     let ranges = ranges(&model, &noise(&[10, 4], 3)).unwrap();
     let quantized = quantize(&model, &ranges, Target::Aarch64).unwrap();
     assert_eq!(quantized.quantized_nodes, 1);
