@@ -14,6 +14,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use sapwood_failpoint::Killed;
@@ -53,6 +54,8 @@ pub use crate::{
     store::Enrollment,
 };
 
+/// Between two attempts at what the store did not allow.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Who drives the streams of this store.
 const INSTANCE: &str = "instance";
 
@@ -172,6 +175,7 @@ impl From<Release> for ReleaseDocument {
             digest: reference.bundle,
             manifest: reference.manifest,
             bytes: reference.bundle_bytes,
+            signatures: reference.signatures.clone(),
             class: reference.class.clone(),
             run: manifest.provenance.run,
             created: manifest.created,
@@ -248,13 +252,20 @@ impl State {
                 .map_err(|error| StoreError::Corrupt { what: row.name.to_string(), why: format!("summary: {error}") })?;
             self.0.shop.shelf.keep(&summary.view.run, summary.keep);
         }
-        for row in &all {
-            if row.live {
-                self.resume_run(row.name.clone()).await?;
-            } else {
-                self.writer().write(Intent::Forget { topic: format!("round/{}", row.name.name()) }).await?;
-            }
+        for row in all.iter().filter(|row| row.live) {
+            self.resume_run(row.name.clone()).await?;
         }
+        // Nodes that never came back to hear that a run is over will hear it when they ask.
+        let (writer, ended) = (self.writer().clone(), all.into_iter().filter(|row| !row.live));
+        let topics: Vec<String> = ended.map(|row| runs::topic(row.name.name())).collect();
+        self.life().spawn(async move {
+            for topic in topics {
+                if let Err(error) = writer.write(Intent::Forget { topic }).await {
+                    tracing::warn!(%error, "letters of a run that is over stay in the outbox");
+                }
+            }
+            Ok(())
+        });
         for row in store.streams("rollout", true).await? {
             self.resume_rollout(row.name).await?;
         }
@@ -275,7 +286,7 @@ impl State {
                     }
                     tokio::select! {
                         () = state.life().stopping() => return Ok(()),
-                        () = tokio::time::sleep(std::time::Duration::from_secs(2)) => {}
+                        () = tokio::time::sleep(PAUSE) => {}
                     }
                 }
             }
@@ -375,8 +386,18 @@ impl State {
     async fn start_rollouts(&self) -> Result<(), Start> {
         let _one = self.0.starting.lock().await;
         for row in self.store().releases().await.map_err(Fault::from)? {
-            if self.store().stream(&StreamName::rollout(&row.name)).await.map_err(Fault::from)?.is_none() {
-                self.start_rollout(ReleaseDocument::stored(&row)?).await?;
+            let name = StreamName::rollout(&row.name);
+            match self.store().stream(&name).await.map_err(Fault::from)? {
+                None => match self.start_rollout(ReleaseDocument::stored(&row)?).await {
+                    // It will not be better later.
+                    Err(Start::Fault(fault @ Fault::Misuse(_))) => tracing::error!(release = %row.name, %fault, "it is not rolled out"),
+                    outcome => outcome?,
+                },
+                // A commit whose outcome was unknown did go through.
+                Some(stream) if stream.live && !lock(&self.0.rollouts).contains_key(&row.name) => {
+                    self.resume_rollout(name).await.map_err(Fault::from)?;
+                }
+                Some(_) => {}
             }
         }
         Ok(())
@@ -402,12 +423,8 @@ impl State {
         let (hands, handle) = self.rollout_hands(address, machine.clone());
         let first = rollout::Event::Created(Box::new(created));
         let name = StreamName::rollout(&release);
-        match Actor::create(self.0.shop.cx.clone(), name, machine, first, hands, mailbox, None).await? {
-            Ok(actor) => self.drive_rollout(handle, actor, false),
-            // It exists: the commit of an earlier try did go through.
-            Err(StoreError::Conflict { .. }) => self.resume_rollout(StreamName::rollout(&release)).await.map_err(Fault::from)?,
-            Err(error) => return Err(Fault::from(error).into()),
-        }
+        let actor = Actor::create(self.0.shop.cx.clone(), name, machine, first, hands, mailbox, None).await?.map_err(Fault::from)?;
+        self.drive_rollout(handle, actor, false);
         Ok(())
     }
 
@@ -416,14 +433,41 @@ impl State {
         let (address, mailbox) = Address::new();
         let (_, hands, handle) = self.run_hands(&address, machine.clone());
         let (name, first) = (StreamName::run(&created.run), run::Event::Created(Box::new(created)));
-        match Actor::create(self.0.shop.cx.clone(), name, machine, first, hands, mailbox, submitted).await {
+        match Actor::create(self.0.shop.cx.clone(), name.clone(), machine, first, hands, mailbox, submitted).await {
             Ok(Ok(actor)) => {
                 self.drive_run(handle, actor, false);
                 Ok(Ok(()))
             }
-            Ok(Err(error)) => Ok(Err(error)),
+            Ok(Err(error)) => {
+                if !error.is_verdict() {
+                    self.look_again(name);
+                }
+                Ok(Err(error))
+            }
             Err(killed) => Err(self.die(killed)),
         }
+    }
+
+    /// A run's first commit has an unknown outcome: once the store can be read, the run is driven if it is there.
+    fn look_again(&self, name: StreamName) {
+        let state = self.clone();
+        self.life().spawn(async move {
+            loop {
+                tokio::select! {
+                    () = state.life().stopping() => return Ok(()),
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+                match state.store().stream(&name).await {
+                    Ok(Some(row)) if row.live => {
+                        if state.resume_run(name.clone()).await.is_ok() {
+                            return Ok(());
+                        }
+                    }
+                    Ok(_) => return Ok(()),
+                    Err(error) => tracing::warn!(stream = %name, %error, "it still cannot be read"),
+                }
+            }
+        });
     }
 
     /// A handler met a failpoint: the process dies, and nobody gets an answer that could be told from a broken line.

@@ -114,7 +114,6 @@ impl State {
         if total != expected {
             return Err(Misbehaviour::UpdateLength { node: node.clone(), expected, actual: total }.into());
         }
-        self.fleet().confirm(node).await?;
         let key = Key { node: node.clone(), session, digest };
         Ok(Upload { inner: self.0.shop.uploads.begin(key, total, offset).await?, run })
     }
@@ -129,7 +128,6 @@ impl State {
 
     async fn try_decline(&self, node: &NodeId, run: &RunId, session: SessionId, reason: Decline) -> Result<(), Fault> {
         let run = self.driven(run).await?;
-        self.fleet().confirm(node).await?;
         run.address.ask(Input::Declined { node: node.clone(), session, reason }).await
     }
 

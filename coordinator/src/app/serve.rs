@@ -140,7 +140,7 @@ fn trust(config: &Config) -> Result<TrustFile, CoordinatorError> {
 /// The certificate on the disk.
 fn shown(config: &Config) -> Result<Issued, CoordinatorError> {
     let path = &config.keys.certificate;
-    let pem = String::clone(&text(path)?);
+    let pem = text(path)?.to_string();
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| file(path, &error))?;
     Ok(Issued { certificate, pem, key: text(&config.keys.key)? })
 }

@@ -38,9 +38,11 @@ impl Life {
             let _guard = hook.as_ref().map(failpoint::Hook::install);
             work()
         };
-        match tokio::task::spawn_blocking(work).await {
+        match tokio::task::spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(value) => value,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is being torn down, and this task with it.
+            Err(Err(_)) => std::future::pending().await,
         }
     }
 

@@ -146,7 +146,7 @@ fn gone() -> Fault {
 /// All places in the drivers, the objects and the release pipeline where a test may kill the coordinator.
 pub fn failpoints() -> Vec<Point> {
     let pairs = points::RUN.iter().chain(points::ROLLOUT).flat_map(|pair| [pair.after_commit, pair.before_send]);
-    pairs.chain(crate::objects::POINTS.iter().copied()).collect()
+    pairs.chain(run::POINTS.iter().chain(crate::objects::POINTS).copied()).collect()
 }
 
 /// A stream's state as it changes, for those who watch.

@@ -7,10 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use sapwood_failpoint::Killed;
+use sapwood_failpoint::{self as failpoint, Killed};
 use sapwood_protocol::{
     Digest, Fault, Machine as _, NodeId, RunId, SessionId,
-    round::{Terms, Withdrawal},
+    round::{Task, Terms, Withdrawal},
     run::{CandidateOutcome, Created, Effect, Event, Input, Run},
     view::RunView,
 };
@@ -26,6 +26,18 @@ use crate::{
     store::{Letter, LetterKind, ReleaseRow},
     uploads::{Key, Received, Uploads},
 };
+
+failpoint::points! {
+    /// Where a test may kill the coordinator in the work beside its driver.
+    pub POINTS {
+        /// The new parameters are stored; the run does not know them.
+        PARAMETERS_STORED = "run.parameters-stored",
+        /// The model was scored; the run does not know how.
+        SCORED = "run.scored",
+        /// The candidate was built and signed, or refused; the run does not know it.
+        CANDIDATE_BUILT = "run.candidate-built",
+    }
+}
 
 /// Updates shorter than this are added without moving to another thread.
 const INLINE: usize = 1 << 20;
@@ -46,6 +58,11 @@ impl Protocol for Run {
     fn tick() -> Input {
         Input::Tick
     }
+}
+
+/// Where a run's orders lie in the outbox.
+pub(crate) fn topic(run: &str) -> String {
+    format!("round/{run}")
 }
 
 /// What lists show of a run, and what must not be thrown away because of it.
@@ -124,7 +141,7 @@ pub(crate) struct RunHands {
 impl RunHands {
     pub(crate) fn new(shop: Shop, address: Address<Input>, run: &Arc<Run>, held: Held, states: watch::Sender<Arc<Run>>) -> Self {
         let created = Arc::new(run.created().clone());
-        let topic = format!("round/{}", created.run);
+        let topic = topic(created.run.as_str());
         Self { shop, address, created, topic, held, sum: None, states, built: Arc::default() }
     }
 
@@ -132,9 +149,8 @@ impl RunHands {
         &self.created.run
     }
 
-    fn letter<T: Serialize>(&self, node: &NodeId, kind: LetterKind, body: &T) -> Letter {
-        let body = serde_json::to_vec(body).expect("domain types have string keys and finite numbers");
-        Letter { node: node.clone(), topic: self.topic.clone(), kind, body: Bytes::from(body) }
+    fn letter(&self, node: &NodeId, kind: LetterKind, body: Bytes) -> Letter {
+        Letter { node: node.clone(), topic: self.topic.clone(), kind, body }
     }
 
     /// Runs `job` beside the driver; what it says becomes mail.
@@ -185,6 +201,7 @@ impl RunHands {
                 let outcome = Life::block(move || sum.commit(&objects, server_lr)).await;
                 return Ok(match outcome {
                     Ok((params, totals)) => {
+                        PARAMETERS_STORED.reached()?;
                         shelf.pin(&run, params);
                         Input::Aggregated { session, params, totals }
                     }
@@ -210,7 +227,10 @@ impl RunHands {
                 shop.work.evaluate(&EvaluateJob { spec, objects: &shop.objects, model: *model, preprocess: *preprocess, params })
             });
             match scored.await {
-                Ok(evaluation) => Ok(Input::Evaluated { round, evaluation }),
+                Ok(evaluation) => {
+                    SCORED.reached()?;
+                    Ok(Input::Evaluated { round, evaluation })
+                }
                 Err(WorkError::Killed(killed)) => Err(killed),
                 Err(WorkError::Failed(why)) => Ok(Input::Broken { why: format!("round {round} could not be scored: {why}") }),
             }
@@ -237,6 +257,7 @@ impl RunHands {
             });
             Ok(Input::Candidate(match built.await {
                 Ok(built) => {
+                    CANDIDATE_BUILT.reached()?;
                     let outcome = built.outcome();
                     if let Built::Released(release) = built {
                         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(ReleaseDocument::from(*release));
@@ -253,12 +274,21 @@ impl RunHands {
 impl Hands<Run> for RunHands {
     fn letters(&self, _machine: &Run, effects: &[Effect]) -> Vec<Letter> {
         let mut letters = Vec::new();
+        // A whole cohort gets the same bytes, which are written and held once.
+        let mut last: Option<(&Task, Bytes)> = None;
         for effect in effects {
             match effect {
-                Effect::Assign { node, task } => letters.push(self.letter(node, LetterKind::Task, task)),
+                Effect::Assign { node, task } => {
+                    let body = match &last {
+                        Some((same, body)) if *same == &**task => body.clone(),
+                        _ => json(task),
+                    };
+                    letters.push(self.letter(node, LetterKind::Task, body.clone()));
+                    last = Some((task, body));
+                }
                 Effect::Withdraw { node, session, keep } => {
                     let withdrawal = Withdrawal { run: self.run().clone(), session: *session, keep: *keep };
-                    letters.push(self.letter(node, LetterKind::Withdraw, &withdrawal));
+                    letters.push(self.letter(node, LetterKind::Withdraw, json(&withdrawal)));
                 }
                 _ => {}
             }
@@ -340,4 +370,8 @@ impl Hands<Run> for RunHands {
         // Between attempts the run waits for its nodes; else it asks when it wants to know.
         (machine.terms().is_none() && machine.deadline().is_some()).then(|| Input::Roster(self.shop.cx.fleet.trainers()))
     }
+}
+
+fn json<T: Serialize>(body: &T) -> Bytes {
+    Bytes::from(serde_json::to_vec(body).expect("domain types have string keys and finite numbers"))
 }

@@ -107,8 +107,6 @@ struct Node {
 struct Line {
     id: u64,
     levels: watch::Sender<Levels>,
-    /// The node has used the ticket of this connection.
-    confirmed: bool,
 }
 
 impl Fleet {
@@ -179,7 +177,7 @@ impl Fleet {
             let id = known.as_ref().and_then(|node| node.line.as_ref()).map_or(0, |line| line.id) + 1;
             let assigned = known.as_ref().map_or(0, |node| node.assigned);
             let status = status.or_else(|| known.and_then(|node| node.status));
-            let line = Some(Line { id, levels: levels.clone(), confirmed: false });
+            let line = Some(Line { id, levels: levels.clone() });
             nodes.insert(name.clone(), Node { labels, profile, status, assigned, seen: now, line });
             id
         });
@@ -214,39 +212,23 @@ impl Fleet {
         }
     }
 
-    /// The node has spoken after its Welcome, so it has stored the ticket: the one before is worth nothing any more.
-    pub async fn confirm(&self, name: &NodeId) -> Result<(), Fault> {
-        let now = self.clock.now();
-        let first = self.with(|nodes| {
-            let Some(node) = nodes.get_mut(name) else { return false };
-            node.seen = now;
-            node.line.as_mut().is_some_and(|line| !std::mem::replace(&mut line.confirmed, true))
-        });
-        if first {
-            self.update(name, |row| {
-                row.previous_ticket = row.ticket;
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
     /// Takes down what a node says about itself.
+    ///
+    /// A node reports after it has stored the ticket of its Welcome: the one before is worth nothing from now on.
     pub async fn report(&self, name: &NodeId, status: NodeStatus) -> Result<(), Fault> {
         let now = self.clock.now();
         let known = self.with(|nodes| {
             let node = nodes.get_mut(name)?;
             node.seen = now;
-            if let Some(line) = &mut node.line {
-                line.confirmed = true;
-            }
             Some(node.status.replace(status.clone()))
         });
         if known.is_none() {
             return Err(unknown(name));
         }
         self.update(name, |row| {
+            if row.version == 0 {
+                return Err(unknown(name));
+            }
             row.status = Some(json(&status));
             row.previous_ticket = row.ticket;
             Ok(())

@@ -5,6 +5,7 @@
 //! often the coordinator died.
 
 mod rollout;
+mod serve;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -244,7 +245,7 @@ async fn a_run_goes_through_its_rounds() {
 async fn killed_at_every_point_the_result_is_bit_equal() {
     let (undisturbed, _) = World::new().finish(None).await;
     let (mut visited, mut deaths) = (0, 0);
-    for point in drive::failpoints() {
+    for point in failpoints() {
         let world = World::new();
         let (view, died) = world.finish(Some(Hook::kill_at(point.name(), 1))).await;
         assert!(died <= 1, "{point}");

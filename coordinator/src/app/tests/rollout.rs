@@ -39,6 +39,7 @@ fn document(release: &str) -> ReleaseDocument {
         digest: bundle,
         manifest,
         bytes: 10,
+        signatures: Signatures::default(),
         class,
         run: "toy-1".parse().unwrap(),
         created: testing::NOW,
@@ -178,7 +179,7 @@ async fn fleet() -> World {
 async fn killed_at_every_point_a_release_reaches_every_ring() {
     let digest = Some(document("toy-1").reference.bundle);
     let mut deaths = 0;
-    for point in drive::failpoints() {
+    for point in failpoints() {
         for nth in 1..=4 {
             let world = fleet().await;
             released(&world.store, "toy-1", testing::NOW).await;
