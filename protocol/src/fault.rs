@@ -71,12 +71,6 @@ pub enum Misbehaviour {
         /// What was refused.
         second: Digest,
     },
-    /// Said that it cannot after it could.
-    #[error("node {node} declined the attempt after its update was accepted")]
-    DeclinedAfterUpdate {
-        /// Who.
-        node: NodeId,
-    },
     /// The vector has another length.
     #[error("the update of node {node} has {actual} bytes, the round has {expected}")]
     UpdateLength {

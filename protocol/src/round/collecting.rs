@@ -71,10 +71,8 @@ impl Collecting {
     /// A member cannot.
     pub(crate) fn declined(&self, node: NodeId, session: SessionId, reason: Decline) -> Result<(Decision<Event, Effect>, Course), Fault> {
         self.member(&node, session)?;
-        if self.updates.contains_key(&node) {
-            return Err(Misbehaviour::DeclinedAfterUpdate { node }.into());
-        }
-        if self.dropped.contains_key(&node) {
+        // Said before, or by a node that restarted after its update was accepted and cannot train now: the update stands.
+        if self.dropped.contains_key(&node) || self.updates.contains_key(&node) {
             return Ok((Decision::nothing(), Course::Wait));
         }
         let decision = Decision::nothing().event(Event::NodeDropped { node, reason: DropReason::Declined { reason } });

@@ -92,11 +92,15 @@ pub enum NodeEvent {
     Accepted {
         /// The task.
         task: Box<Task>,
+        /// When, by the node's clock.
+        at: Timestamp,
     },
     /// Another attempt at the work at hand.
     Rejoined {
         /// The task.
         task: Box<Task>,
+        /// When, by the node's clock.
+        at: Timestamp,
     },
     /// The update is ready.
     Trained {
@@ -149,7 +153,11 @@ pub enum NodeEffect {
 
 /// The node's part in one run. Starts idle.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeRound(Phase);
+pub struct NodeRound {
+    phase: Phase,
+    /// When the last task came, by the node's clock, which may be far from the coordinator's.
+    since: Timestamp,
+}
 
 #[derive(Clone, Debug, Default, PartialEq)]
 enum Phase {
@@ -171,15 +179,15 @@ enum Phase {
 impl NodeRound {
     /// The task at hand, live or kept for another attempt.
     pub fn task(&self) -> Option<&Task> {
-        self.0.task()
+        self.phase.task()
     }
     /// Whether there is nothing to do and nothing kept.
     pub fn is_idle(&self) -> bool {
-        matches!(self.0, Phase::Idle)
+        matches!(self.phase, Phase::Idle)
     }
 
-    fn task_arrived(&self, task: Box<Task>) -> Result<Verdict, Fault> {
-        let Some(current) = self.task() else { return Ok(begin(task)) };
+    fn task_arrived(&self, at: Timestamp, task: Box<Task>) -> Result<Verdict, Fault> {
+        let Some(current) = self.task() else { return Ok(begin(at, task)) };
         let (old, new) = (&current.terms, &task.terms);
         if old.session == new.session {
             return Ok(Decision::nothing());
@@ -190,12 +198,12 @@ impl NodeRound {
         }
         if old.work() != new.work() {
             let forget = NodeEffect::Forget { work: old.work() };
-            let mut verdict = begin(task);
+            let mut verdict = begin(at, task);
             verdict.effects.insert(0, forget);
             return Ok(verdict);
         }
-        let verdict = Decision::nothing().event(NodeEvent::Rejoined { task: task.clone() });
-        Ok(match &self.0 {
+        let verdict = Decision::nothing().event(NodeEvent::Rejoined { task: task.clone(), at });
+        Ok(match &self.phase {
             Phase::Ready { update, .. } | Phase::Parked { update, .. } | Phase::Submitted { update, .. } => {
                 verdict.effect(NodeEffect::Submit { task, update: *update })
             }
@@ -205,7 +213,7 @@ impl NodeRound {
     }
 
     fn trained(&self, work: Digest, update: Digest) -> Verdict {
-        let Phase::Training { task, live } = &self.0 else { return Decision::nothing() };
+        let Phase::Training { task, live } = &self.phase else { return Decision::nothing() };
         if task.terms.work() != work {
             return Decision::nothing();
         }
@@ -214,7 +222,7 @@ impl NodeRound {
     }
 
     fn training_failed(&self, work: Digest, reason: Decline) -> Verdict {
-        let Phase::Training { task, live } = &self.0 else { return Decision::nothing() };
+        let Phase::Training { task, live } = &self.phase else { return Decision::nothing() };
         if task.terms.work() != work {
             return Decision::nothing();
         }
@@ -242,7 +250,7 @@ impl NodeRound {
         if !self.is_live() || self.task().is_none_or(|task| task.terms.session != session) {
             return Decision::nothing();
         }
-        match (&self.0, outcome) {
+        match (&self.phase, outcome) {
             (Phase::Ready { .. } | Phase::Declined { .. }, Receipt::Accepted) => Decision::nothing().event(NodeEvent::Answered),
             (Phase::Ready { .. } | Phase::Submitted { .. } | Phase::Declined { .. }, Receipt::Expired) => {
                 Decision::nothing().event(NodeEvent::Parked)
@@ -254,7 +262,7 @@ impl NodeRound {
 
     /// What the coordinator has not answered yet.
     fn again(&self) -> Verdict {
-        match &self.0 {
+        match &self.phase {
             Phase::Ready { task, update } => Decision::nothing().effect(NodeEffect::Submit { task: task.clone(), update: *update }),
             Phase::Declined { task, reason, answered: false } => {
                 Decision::nothing().effect(NodeEffect::Decline { session: task.terms.session, reason: reason.clone() })
@@ -272,7 +280,7 @@ impl NodeRound {
 
     /// Whether the attempt is not known to be over.
     fn is_live(&self) -> bool {
-        match &self.0 {
+        match &self.phase {
             Phase::Idle | Phase::Parked { .. } => false,
             Phase::Training { live, .. } => *live,
             Phase::Ready { .. } | Phase::Submitted { .. } => true,
@@ -281,9 +289,9 @@ impl NodeRound {
     }
 }
 
-fn begin(task: Box<Task>) -> Verdict {
+fn begin(at: Timestamp, task: Box<Task>) -> Verdict {
     let work = task.terms.work();
-    Decision::nothing().event(NodeEvent::Accepted { task: task.clone() }).effect(NodeEffect::Train { task, work })
+    Decision::nothing().event(NodeEvent::Accepted { task: task.clone(), at }).effect(NodeEffect::Train { task, work })
 }
 
 impl Phase {
@@ -306,7 +314,7 @@ impl Machine for NodeRound {
 
     fn decide(&self, cx: &mut Cx<'_>, input: NodeInput) -> Result<Verdict, Fault> {
         Ok(match input {
-            NodeInput::Task(task) => return self.task_arrived(task),
+            NodeInput::Task(task) => return self.task_arrived(cx.now, task),
             NodeInput::Withdrawn { session, keep } => self.withdrawn(session, keep),
             NodeInput::Trained { work, update } => self.trained(work, update),
             NodeInput::TrainingFailed { work, reason } => self.training_failed(work, reason),
@@ -320,15 +328,18 @@ impl Machine for NodeRound {
     }
 
     fn apply(self, event: &NodeEvent) -> Self {
-        let phase = self.0;
-        Self(match (phase, event) {
-            (_, NodeEvent::Accepted { task }) => Phase::Training { task: task.clone(), live: true },
-            (Phase::Training { .. }, NodeEvent::Rejoined { task }) => Phase::Training { task: task.clone(), live: true },
+        let since = match event {
+            NodeEvent::Accepted { at, .. } | NodeEvent::Rejoined { at, .. } => *at,
+            _ => self.since,
+        };
+        let phase = match (self.phase, event) {
+            (_, NodeEvent::Accepted { task, .. }) => Phase::Training { task: task.clone(), live: true },
+            (Phase::Training { .. }, NodeEvent::Rejoined { task, .. }) => Phase::Training { task: task.clone(), live: true },
             (
                 Phase::Ready { update, .. } | Phase::Parked { update, .. } | Phase::Submitted { update, .. },
-                NodeEvent::Rejoined { task },
+                NodeEvent::Rejoined { task, .. },
             ) => Phase::Ready { task: task.clone(), update },
-            (Phase::Declined { reason, .. }, NodeEvent::Rejoined { task }) => {
+            (Phase::Declined { reason, .. }, NodeEvent::Rejoined { task, .. }) => {
                 Phase::Declined { task: task.clone(), reason, answered: false }
             }
             (Phase::Training { task, live: true }, NodeEvent::Trained { update }) => Phase::Ready { task, update: *update },
@@ -344,14 +355,15 @@ impl Machine for NodeRound {
             (Phase::Ready { task, update } | Phase::Submitted { task, update }, NodeEvent::Parked) => Phase::Parked { task, update },
             (_, NodeEvent::Forgotten) => Phase::Idle,
             (phase, _) => phase,
-        })
+        };
+        Self { phase, since }
     }
 
     /// The update was in memory: it is trained again, to the same bits. What was answered stays answered.
-    fn recover(&self, _cx: &mut Cx<'_>) -> Verdict {
-        match &self.0 {
+    fn recover(&self, cx: &mut Cx<'_>) -> Verdict {
+        match &self.phase {
             Phase::Training { task, .. } => Decision::nothing().effect(NodeEffect::Train { task: task.clone(), work: task.terms.work() }),
-            Phase::Ready { task, .. } => begin(task.clone()),
+            Phase::Ready { task, .. } => begin(cx.now, task.clone()),
             // Should the same work be asked for again, it is done again then.
             Phase::Parked { .. } | Phase::Submitted { .. } => self.forget(),
             Phase::Declined { .. } => self.again(),
@@ -359,10 +371,11 @@ impl Machine for NodeRound {
         }
     }
 
-    /// One round's time after its own deadline nobody will ask for the update any more.
+    /// Two rounds' time after the task came nobody will ask for the update any more. Only spans are taken from the
+    /// coordinator's clock.
     fn deadline(&self) -> Option<Timestamp> {
         let terms = &self.task()?.terms;
-        Some(terms.deadline + terms.deadline.since(terms.opened))
+        Some(self.since + 2 * terms.deadline.since(terms.opened))
     }
 }
 
