@@ -5,6 +5,8 @@
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
 //! - [`compose()`] puts preprocessing in front of a model; [`zoo`] builds models;
 //!   [`quantize`] makes them INT8; [`inspect()`] describes them.
+//! - [`interpreter`] runs graphs; [`train`] and [`Forward`] are its two uses; [`metrics`]
+//!   judges answers.
 //!
 //! The crate decides and computes; it opens no file, reads no clock and draws no
 //! randomness of its own.

@@ -3,8 +3,8 @@
 use crate::dataset::DataFault;
 use crate::error::ModelError;
 
-/// Training or evaluation that could not go on. The trainer keeps the parameters that it
-/// had at that moment; set them anew before training again.
+/// Training or evaluation that could not go on. The trainer's parameters are then those
+/// of before the call.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {

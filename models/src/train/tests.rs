@@ -340,10 +340,12 @@ fn a_batch_of_one_does_not_break_the_statistics() {
 #[test]
 fn divergence_stops_and_names_the_tensor() {
     let mut trainer = Trainer::new(&zoo::mlp(2, &[8], 4, 1), plain(1e30, 4)).unwrap();
+    let before = trainer.parameters();
     let stopped = trainer.train(&corners(32, 1), 3, 1, &mut go).unwrap_err();
     let TrainError::Diverged { epoch: 0, tensor, .. } = &stopped else { panic!("{stopped}") };
     assert!(!tensor.is_empty());
     assert!(stopped.to_string().contains(tensor.as_str()));
+    assert_eq!(trainer.parameters(), before);
 }
 
 #[test]

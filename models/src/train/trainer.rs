@@ -55,6 +55,8 @@ impl Trainer {
         let input = single_input(model)?;
         let answer = answer(model, &config)?;
         let (layout, flat) = parameters(model, &config.freeze)?;
+        // What cannot be exported later is refused now.
+        write_back(model, &layout, &flat)?;
         let (learn, infer) = guard("compiling", || {
             let wanted = [answer];
             Ok((Plan::compile(model, layout.parameters(), &wanted)?, Plan::compile(model, layout.parameters(), &wanted)?))
@@ -117,7 +119,7 @@ impl Trainer {
     /// Trains for `epochs` over all examples, each epoch in an order drawn from `seed`. The
     /// same seed, data and parameters give the same bits, whatever the number of threads.
     /// The optimizer's state starts fresh. `watch` is called after each step and may stop
-    /// the training.
+    /// the training. On an error the parameters are those of before the call.
     ///
     /// # Errors
     /// [`TrainError::Data`] and [`TrainError::Targets`] before anything has changed;
@@ -131,6 +133,21 @@ impl Trainer {
         watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<Vec<Epoch>, TrainError> {
         self.check(data)?;
+        let before = self.weights.clone();
+        let history = self.descend(data, epochs, seed, watch);
+        if history.is_err() {
+            self.weights = before;
+        }
+        history
+    }
+
+    fn descend(
+        &mut self,
+        data: &Dataset,
+        epochs: usize,
+        seed: u64,
+        watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<Epoch>, TrainError> {
         let mut descent = Descent::new(self.config.optimizer, self.config.lr, self.weights.len());
         let steps = data.len().div_ceil(self.config.batch);
         let mut history = Vec::with_capacity(epochs);
@@ -174,9 +191,8 @@ impl Trainer {
 
     /// The model with the parameters written back, in inference form.
     pub fn export(&self) -> Model {
-        // Training leaves finite parameters or an error; a caller that exports after
-        // divergence gets the model as it was given, in inference form or as it was.
-        write_back(&self.model, &self.layout, &self.parameters()).unwrap_or_else(|_| self.model.clone())
+        write_back(&self.model, &self.layout, &self.parameters())
+            .expect("`new` has written this layout back once, and parameters stay finite")
     }
 
     fn check(&self, data: &Dataset) -> Result<(), TrainError> {
