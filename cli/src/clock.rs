@@ -1,0 +1,10 @@
+//! The wall clock, read here so that nothing below has to.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sapwood_protocol::Timestamp;
+
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

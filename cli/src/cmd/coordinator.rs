@@ -1,0 +1,40 @@
+//! `sapwood coordinator serve`
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use sapwood_coordinator::Config;
+use serde_json::json;
+
+use super::daemon::asked_to_stop;
+use crate::output::{Answer, Exit, Failure, OrFail, out};
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Runs the coordinator until it is asked to stop. A second one on the same store waits for the first one's leases.
+    #[command(after_help = "Example:\n  sapwood coordinator serve --config farm/coordinator.toml")]
+    Serve {
+        #[arg(long)]
+        config: PathBuf,
+        /// Stop when standard input closes: for programs that start a coordinator.
+        #[arg(long, hide = true)]
+        until_stdin_closes: bool,
+    },
+}
+
+pub(crate) fn run(verb: Verb, json: bool) -> Result<Answer, Failure> {
+    let Verb::Serve { config, until_stdin_closes } = verb;
+    let config = Config::read(&config).or_usage()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().or_fail(Exit::Internal)?;
+    runtime.block_on(async {
+        let ready = |address: std::net::SocketAddr| {
+            if json {
+                out(&json!({"schema": "sapwood/v1", "command": "coordinator serve", "data": {"listening": address}}).to_string());
+            } else {
+                out(&format!("listening on {address}"));
+            }
+        };
+        sapwood_coordinator::serve(config, ready, asked_to_stop(until_stdin_closes)).await.or_fail(Exit::Internal)
+    })?;
+    Ok(Answer::new(json!({"stopped": true}), ""))
+}

@@ -1,0 +1,169 @@
+//! `sapwood model …`: work on .onnx files without any server.
+
+mod files;
+mod fit;
+mod quantize;
+mod show;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+pub(crate) use files::{read_data, read_model, write_model};
+
+use crate::output::{Answer, Failure};
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// A new model from the zoo.
+    #[command(after_help = "Examples:\n  sapwood model new cnn --shape 1,8,8 --classes 10 --out cnn.onnx\n  sapwood model new mlp --shape 64 --hidden 32,32 --classes 10 --out mlp.onnx\n  sapwood model new scale --shape 1,8,8 --factor 0.0625 --out preprocess.onnx")]
+    New(NewArgs),
+    /// What a model is made of, and what can be trained.
+    #[command(after_help = "Example:\n  sapwood model inspect cnn.onnx --json")]
+    Inspect {
+        /// The .onnx file.
+        file: PathBuf,
+    },
+    /// Train on this machine.
+    #[command(after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx")]
+    Train(Box<TrainArgs>),
+    /// Loss and accuracy on a data set.
+    #[command(after_help = "Example:\n  sapwood model eval trained.onnx --data digits:12-14 --preprocess scale.onnx --runtime ort")]
+    Eval(EvalArgs),
+    /// A static INT8 model in Q/DQ form.
+    #[command(after_help = "Example:\n  sapwood model quantize trained.onnx --calibration digits:11 --preprocess scale.onnx --out int8.onnx")]
+    Quantize(QuantizeArgs),
+    /// Whether Burn and ONNX Runtime give the same numbers.
+    #[command(after_help = "Example:\n  sapwood model verify trained.onnx --data digits:11 --preprocess scale.onnx")]
+    Verify {
+        /// The .onnx file.
+        file: PathBuf,
+        #[command(flatten)]
+        data: DataArgs,
+        /// The largest difference allowed.
+        #[arg(long, default_value_t = 1e-4)]
+        tolerance: f64,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct NewArgs {
+    kind: Kind,
+    /// One example, such as 1,8,8 or 64.
+    #[arg(long, value_delimiter = ',', required = true)]
+    shape: Vec<usize>,
+    /// Hidden layers of an mlp.
+    #[arg(long, value_delimiter = ',', default_value = "32")]
+    hidden: Vec<usize>,
+    #[arg(long, default_value_t = 10)]
+    classes: usize,
+    /// What a `scale` graph multiplies by.
+    #[arg(long, default_value_t = 1.0)]
+    factor: f32,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Mlp,
+    Cnn,
+    /// For 1x28x28.
+    Lenet,
+    /// A preprocessing graph: x times a factor.
+    Scale,
+}
+
+/// Where examples come from.
+#[derive(Args)]
+pub(crate) struct DataArgs {
+    /// `digits`, `digits:1-10`, a .npz, a folder with x.npy and y.npy, or a .csv with --schema.
+    #[arg(long)]
+    data: String,
+    /// Schema of the data, TOML or JSON.
+    #[arg(long)]
+    schema: Option<PathBuf>,
+    /// An .onnx graph that is applied to x first.
+    #[arg(long)]
+    preprocess: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct TrainArgs {
+    file: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// cross-entropy, mse or bce.
+    #[arg(long, default_value = "cross-entropy")]
+    loss: String,
+    #[arg(long, default_value_t = 10)]
+    epochs: usize,
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    /// sgd, adam or adamw.
+    #[arg(long, default_value = "sgd")]
+    optimizer: String,
+    #[arg(long, default_value_t = 0.05)]
+    lr: f32,
+    #[arg(long, default_value_t = 0.9)]
+    momentum: f32,
+    #[arg(long, default_value_t = 0.0)]
+    weight_decay: f32,
+    /// Names of parameters that stay as they are; `*` stands for anything.
+    #[arg(long, value_delimiter = ',')]
+    freeze: Vec<String>,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct EvalArgs {
+    file: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    #[arg(long, value_enum, default_value_t = Engine::Burn)]
+    runtime: Engine,
+    /// cross-entropy, mse or bce.
+    #[arg(long, default_value = "cross-entropy")]
+    loss: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Engine {
+    Burn,
+    Ort,
+}
+
+#[derive(Args)]
+pub(crate) struct QuantizeArgs {
+    file: PathBuf,
+    /// Public data for the ranges of the activations; at most --samples examples are used.
+    #[arg(long)]
+    calibration: String,
+    #[arg(long)]
+    schema: Option<PathBuf>,
+    #[arg(long)]
+    preprocess: Option<PathBuf>,
+    #[arg(long, default_value_t = 256)]
+    samples: usize,
+    /// x86-64, x86-64-vnni or aarch64.
+    #[arg(long, default_value = "x86-64-vnni")]
+    target: String,
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failure>) {
+    match verb {
+        Verb::New(args) => ("model new", show::new(&args)),
+        Verb::Inspect { file } => ("model inspect", show::inspect(&file)),
+        Verb::Train(args) => ("model train", fit::train(&args, json)),
+        Verb::Eval(args) => ("model eval", fit::eval(&args)),
+        Verb::Quantize(args) => ("model quantize", quantize::quantize(&args)),
+        Verb::Verify { file, data, tolerance } => ("model verify", fit::verify(&file, &data, tolerance)),
+    }
+}

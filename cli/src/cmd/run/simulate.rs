@@ -1,0 +1,58 @@
+//! `run simulate`: the daemons' round code in one process, without a network.
+
+use std::{fs, path::Path};
+
+use sapwood_data::{Partition, Source, load_columns, partition};
+use sapwood_models::Dataset;
+use sapwood_protocol::spec::Spec;
+use sapwood_simulator::{Options, preprocess, simulate as run};
+use serde_json::json;
+
+use super::{SimulateArgs, remote::rounds_table};
+use crate::{
+    cmd::model::{read_model, write_model},
+    output::{Answer, Exit, Failure, OrFail},
+    progress,
+};
+
+pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failure> {
+    let text = fs::read_to_string(&args.file).map_err(|e| Failure::new(Exit::NotFound, format!("{}: {e}", args.file.display())))?;
+    let folder = args.file.parent().unwrap_or(Path::new("."));
+    let mut spec = Spec::parse(&text)?;
+    let model = read_model(&folder.join(&spec.model.file))?;
+    let prefix = spec.model.preprocess.as_ref().map(|name| read_model(&folder.join(name))).transpose()?;
+
+    let name = args.data.clone().or_else(|| spec.data.source.clone());
+    let name = name.ok_or_else(|| Failure::usage("which data?").hint("name it with --data, or as data.source in the file"))?;
+    let (data, columns) = load_columns(&source(&name)?, None).or_usage()?;
+    let how: Partition = args.partition.parse().or_usage()?;
+    let parts = partition(&data, &columns, args.nodes, &how, spec.seed).or_usage()?;
+    let prepare = |data: Dataset| match &prefix {
+        Some(graph) => preprocess(graph, data).or_usage(),
+        None => Ok(data),
+    };
+    let nodes = parts.iter().map(|rows| prepare(data.subset(rows))).collect::<Result<Vec<_>, _>>()?;
+    let evaluation = spec.evaluate.data.clone().map(|name| prepare(sapwood_data::load(&source(&name)?, None).or_usage()?)).transpose()?;
+    // A cohort that is larger than the fleet would never come together.
+    let fleet = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+    spec.cohort.size = spec.cohort.size.min(fleet);
+    spec.cohort.minimum = spec.cohort.minimum.min(fleet);
+
+    let options = Options { drop: args.drop, ..Options::default() };
+    let bar = progress::bar(u64::from(spec.train.rounds), "rounds", json);
+    let outcome = run(&spec, &model, nodes, evaluation, &options, &mut |round| {
+        bar.inc(1);
+        bar.set_message(round.accuracy.map_or_else(|| format!("train loss {:.4}", round.train_loss), |a| format!("accuracy {a:.4}")));
+    });
+    bar.finish_and_clear();
+    let outcome = outcome.or_usage()?;
+    if let Some(out) = &args.out {
+        write_model(out, &outcome.model)?;
+    }
+    let text = format!("{}\nprivacy: {}", rounds_table(&outcome.view.rounds), outcome.view.privacy);
+    Ok(Answer::new(json!(outcome.view), text))
+}
+
+fn source(name: &str) -> Result<Source, Failure> {
+    name.parse().or_usage()
+}
