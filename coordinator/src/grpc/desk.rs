@@ -183,6 +183,27 @@ impl Desk {
     }
 }
 
+/// An application from the wire, for whoever holds the authority's key away from the coordinator.
+///
+/// # Errors
+/// If a field has another form, or the identity did not sign.
+pub fn application(pending: &v1::PendingEnrollment) -> Result<Application, Fault> {
+    let request = CertificateRequest::parse(&pending.certificate_request).map_err(fault)?;
+    let application = Application {
+        token: pending.token_id.parse()?,
+        claim: Claim {
+            population: pending.population.parse()?,
+            node: pending.node.parse()?,
+            identity: IdentityKey::from_bytes(exactly("identity key", &pending.identity_key)?),
+            tls: request.public_key().to_vec(),
+        },
+        proof: Proof::from_bytes(exactly("enrolment proof", &pending.proof)?),
+        signature: IdentitySignature::from_bytes(exactly("identity signature", &pending.identity_signature)?),
+    };
+    application.claim.check_signature(&application.token, &application.signature)?;
+    Ok(application)
+}
+
 fn waiting(row: &Enrollment) -> Result<v1::PendingEnrollment, Fault> {
     let Pending { application, request } = convert::from_json("stored enrolment", &row.request)?;
     Ok(v1::PendingEnrollment {

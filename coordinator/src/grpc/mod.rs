@@ -17,5 +17,5 @@ mod transfer;
 mod tests;
 
 pub use accept::{Connection, Doors, Peer, connections};
-pub use desk::Desk;
+pub use desk::{Desk, application};
 pub use serve::serve;

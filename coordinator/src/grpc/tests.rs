@@ -351,18 +351,9 @@ async fn the_holder_of_the_authoritys_key_answers_from_elsewhere() {
     let mut pending = operator.pending_enrollments(v1::ListRequest {}).await.unwrap().into_inner();
     let waiting = pending.message().await.unwrap().unwrap();
     assert!(pending.message().await.unwrap().is_none());
-    let claim = Claim {
-        population: waiting.population.parse().unwrap(),
-        node: waiting.node.parse().unwrap(),
-        identity: sapwood_protocol::membership::IdentityKey::from_bytes(waiting.identity_key[..].try_into().unwrap()),
-        tls: crate::pki::CertificateRequest::parse(&waiting.certificate_request).unwrap().public_key().to_vec(),
-    };
-    let application = crate::pki::Application {
-        token: waiting.token_id.parse().unwrap(),
-        proof: sapwood_protocol::membership::Proof::from_bytes(waiting.proof[..].try_into().unwrap()),
-        signature: sapwood_protocol::membership::IdentitySignature::from_bytes(waiting.identity_signature[..].try_into().unwrap()),
-        claim,
-    };
+    let forged = v1::PendingEnrollment { node: "store-2".into(), ..waiting.clone() };
+    assert!(super::application(&forged).is_err());
+    let application = super::application(&waiting).unwrap();
     let membership = world.authority.authorize(&application, now()).unwrap();
     let verdict = |membership: &SignedMembership| v1::AuthorizeRequest {
         request_id: waiting.request_id.clone(),

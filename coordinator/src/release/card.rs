@@ -2,23 +2,16 @@
 
 use std::fmt::Write;
 
-use sapwood_protocol::{release::documents::Quantizer, spec::Spec};
-
-use super::score::Score;
+use super::{BuildJob, export::Exported, score::Score};
 
 /// What the text is about.
 pub(super) struct Card<'a> {
-    pub(super) title: String,
-    pub(super) run: String,
-    pub(super) rounds: u32,
-    pub(super) nodes: usize,
-    pub(super) spec: &'a Spec,
+    pub(super) job: &'a BuildJob<'a>,
+    pub(super) exported: &'a Exported,
+    pub(super) title: &'a str,
     pub(super) fp32: Option<Score>,
     pub(super) int8: Option<Score>,
-    pub(super) fp32_bytes: usize,
-    pub(super) int8_bytes: usize,
-    pub(super) quantizer: &'a Quantizer,
-    pub(super) bundle_name: String,
+    pub(super) bundle_name: &'a str,
 }
 
 impl Card<'_> {
@@ -30,25 +23,24 @@ impl Card<'_> {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let spec = self.spec;
+        let (job, spec, q) = (self.job, self.job.spec, &self.exported.quantizer);
         let source = spec.data.source.as_deref().unwrap_or("each node's own data");
         writeln!(out, "# {}\n", self.title)?;
         writeln!(out, "{}\n", spec.release.use_case)?;
         writeln!(out, "## Where it comes from\n")?;
-        writeln!(out, "Federated run `{}`: {} rounds, {} nodes took part.", self.run, self.rounds, self.nodes)?;
+        writeln!(out, "Federated run `{}`: {} rounds, {} nodes took part.", job.run, job.rounds, job.nodes.len())?;
         writeln!(out, "Training data: {source}. It never left the nodes.")?;
         if let Some(data) = &spec.evaluate.data {
             writeln!(out, "Evaluation data: {data}.")?;
         }
         if let Some(data) = &spec.release.calibration {
-            writeln!(out, "Public data for calibration and golden examples: {data}, {} examples.", self.quantizer.calibration_examples)?;
+            writeln!(out, "Public data for calibration and golden examples: {data}, {} examples.", q.calibration_examples)?;
         }
         writeln!(out, "\n## Privacy\n\n{}.", capitalized(spec.privacy_line()))?;
         writeln!(out, "\n## How it does\n")?;
         writeln!(out, "| | right answers | bytes |\n|---|---|---|")?;
-        writeln!(out, "| float | {} | {} |", answers(self.fp32), self.fp32_bytes)?;
-        writeln!(out, "| INT8, which is shipped | {} | {} |", answers(self.int8), self.int8_bytes)?;
-        let q = self.quantizer;
+        writeln!(out, "| float | {} | {} |", answers(self.fp32), self.exported.fp32.len())?;
+        writeln!(out, "| INT8, which is shipped | {} | {} |", answers(self.int8), self.exported.int8.len())?;
         writeln!(
             out,
             "\nQuantized for `{}`: {} operators in integers (activations {}, weights {}, {} ranges), {} in float.",

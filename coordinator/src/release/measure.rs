@@ -67,24 +67,25 @@ impl Probe {
         Self::new([program.into_os_string(), "--json".into(), "node".into(), "probe".into()])
     }
 
-    /// Cold starts of so many fresh processes, one after the other.
-    pub fn run(&self, parts: &Parts, times: usize) -> Result<Timings, ReleaseError> {
+    /// Cold starts of so many fresh processes, one after the other, with this library of ONNX Runtime.
+    pub fn run(&self, parts: &Parts, times: usize, library: &Path) -> Result<Timings, ReleaseError> {
         let folder = tempfile::tempdir().map_err(ReleaseError::Temporary)?;
         for (name, bytes) in parts.iter() {
             let path = folder.path().join(name);
             let parent = path.parent().expect("it lies in the folder");
             std::fs::create_dir_all(parent).and_then(|()| std::fs::write(&path, bytes)).map_err(ReleaseError::Temporary)?;
         }
-        (0..times).map(|_| self.once(folder.path())).collect::<Result<Vec<f64>, _>>().map(Timings::new)
+        (0..times).map(|_| self.once(folder.path(), library)).collect::<Result<Vec<f64>, _>>().map(Timings::new)
     }
 
-    fn once(&self, folder: &Path) -> Result<f64, ReleaseError> {
+    fn once(&self, folder: &Path, library: &Path) -> Result<f64, ReleaseError> {
         let fault = |why: String| ReleaseError::Probe { why };
         let mut words = self.command.iter().map(|word| if word == FOLDER { folder.as_os_str() } else { word.as_os_str() });
         let program = words.next().expect("a probe has a program");
         let output = Command::new(program)
             .args(words)
             .stdin(Stdio::null())
+            .env("ORT_DYLIB_PATH", library)
             // A failpoint is meant for the coordinator alone.
             .env_remove("SAPWOOD_FAILPOINT")
             .output()
@@ -117,11 +118,11 @@ mod tests {
 
     #[test]
     fn a_probe_that_fails_or_says_nothing_is_no_measurement() {
-        let run = |script: &str| Probe::new(["sh", "-c", script]).unwrap().run(&Parts::default(), 2);
+        let run = |script: &str| Probe::new(["sh", "-c", script]).unwrap().run(&Parts::default(), 2, Path::new("lib"));
         assert_eq!(run("echo noise; echo '{\"data\":{\"total_ms\":1.5}}'").unwrap(), Timings::new(vec![1500.0; 2]));
         assert!(run("echo '{}'").unwrap_err().to_string().contains("total_ms"));
         assert!(run("echo broken >&2; exit 3").unwrap_err().to_string().contains("broken"));
-        assert!(Probe::new(["/nonexistent/program"]).unwrap().run(&Parts::default(), 1).is_err());
+        assert!(Probe::new(["/nonexistent/program"]).unwrap().run(&Parts::default(), 1, Path::new("lib")).is_err());
         assert!(Probe::new::<&str>([]).is_err());
     }
 }
