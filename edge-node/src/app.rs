@@ -82,7 +82,8 @@ pub async fn run(mut config: Config, ready: impl FnOnce(Ready), shutdown: impl F
             }
             Err(error) => return error,
         };
-        let data = config.data.as_ref().map(|data| DataSet { name: data.name.clone(), source: data.source.clone(), schema: data.schema.clone() });
+        let data =
+            config.data.as_ref().map(|data| DataSet { name: data.name.clone(), source: data.source.clone(), schema: data.schema.clone() });
         let class = sapwood_runtime::host_class().to_owned();
         let profile = profile(class, runtime.as_deref(), Some(serving), data.is_some());
         let workshop = match Workshop::new(Budget::new(&config.train), config.train.kind, data) {

@@ -32,10 +32,11 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use sapwood_data::Source;
-use sapwood_protocol::NodeId;
+use sapwood_protocol::{NodeId, slot::Policy, time::span};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use zeroize::Zeroizing;
 
@@ -152,11 +153,38 @@ pub enum Trainer {
 pub struct Serve {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Inferences at the same time, for models that take long.
+    pub sessions: NonZeroUsize,
+    /// How often what answers is tried with its golden inputs.
+    #[serde(with = "span")]
+    pub probe: Duration,
+    /// How long a new release must stay healthy before it is committed.
+    #[serde(with = "span")]
+    pub trial: Duration,
+    /// Restarts of the node during a new release's trial that are forgiven.
+    pub restarts: u32,
+    /// Bytes that a release must leave free on the disk.
+    pub reserve: Bytes,
 }
 
 impl Default for Serve {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
+        let policy = Policy::default();
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            sessions: NonZeroUsize::MIN,
+            probe: Duration::from_secs(5),
+            trial: policy.window,
+            restarts: policy.restarts,
+            reserve: Bytes(policy.reserve),
+        }
+    }
+}
+
+impl Serve {
+    /// What the slots are told.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy { window: self.trial, restarts: self.restarts, reserve: self.reserve.0, ..Policy::default() }
     }
 }
 
@@ -237,6 +265,11 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 impl Config {
+    /// A one-time token from elsewhere; it takes the place of the file's.
+    pub fn set_token(&mut self, token: String) {
+        self.enrollment = Enrollment { token: Some(Secret::new(token)), token_file: None };
+    }
+
     /// Reads `node.toml`.
     ///
     /// # Errors

@@ -41,6 +41,24 @@ pub enum NodeError {
     /// Training cannot be set up.
     #[error("the training threads cannot be started; lower train.threads")]
     Threads(#[source] rayon::ThreadPoolBuildError),
+    /// The inference server's address.
+    #[error("the inference server cannot listen at {address}; choose another serve.listen")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The folder for releases.
+    #[error("{} cannot be used", path.display())]
+    Disk {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// In a simulation only.
     #[error(transparent)]
     Killed(#[from] Killed),

@@ -9,6 +9,8 @@
 //!
 //! A node wants a small runtime: two workers of a multi-threaded one are enough, since training has threads of its own.
 
+pub mod agent;
+pub mod app;
 mod clock;
 pub mod config;
 mod error;
@@ -17,11 +19,16 @@ pub mod identity;
 pub mod link;
 mod objects;
 pub mod points;
+pub mod probe;
 mod profile;
 mod round;
+pub mod serve;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod train;
 
+pub use app::{Ready, run};
 pub use config::{Config, ConfigError};
 pub use error::NodeError;
 pub use link::{Assignments, Reporter};

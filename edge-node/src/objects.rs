@@ -15,8 +15,6 @@ use crate::{
 
 /// More files than this are not kept.
 const MOST_FILES: usize = 32;
-/// More bytes than this no graph has.
-const MOST_BYTES: u64 = 2 << 30;
 
 /// A folder of objects.
 #[derive(Clone, Debug)]
@@ -29,8 +27,8 @@ impl Objects {
         Self { folder }
     }
 
-    /// The object's bytes: from disk if they are there and whole, from the coordinator otherwise.
-    pub(crate) async fn get(&self, link: &Link, digest: Digest) -> Result<Vec<u8>, CallError> {
+    /// The object's bytes, at most `most`: from disk if they are there and whole, from the coordinator otherwise.
+    pub(crate) async fn get(&self, link: &Link, digest: Digest, most: u64) -> Result<Vec<u8>, CallError> {
         let path = self.folder.join(digest.hex());
         let disk = |source| CallError::Disk { path: path.clone(), source };
         if let Some(bytes) = files::read(&path).map_err(disk)? {
@@ -41,7 +39,7 @@ impl Objects {
             files::remove(&path).map_err(disk)?;
         }
         files::private_folder(&self.folder).map_err(disk)?;
-        link.fetch_file(digest, Size::AtMost(MOST_BYTES), &path).await?;
+        link.fetch_file(digest, Size::AtMost(most), &path).await?;
         prune(&self.folder);
         files::read(&path).map_err(disk)?.ok_or_else(|| disk(std::io::ErrorKind::NotFound.into()))
     }
@@ -50,10 +48,8 @@ impl Objects {
 /// Removes the oldest files. What cannot be removed only takes room.
 fn prune(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut files: Vec<(SystemTime, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
+    let mut files: Vec<(SystemTime, PathBuf)> =
+        entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
     files.sort();
     let surplus = files.len().saturating_sub(MOST_FILES);
     for (_, path) in files.drain(..surplus) {

@@ -31,7 +31,13 @@ use crate::{
 };
 
 /// Draws from the system.
-struct SystemSecrets(ring::rand::SystemRandom);
+pub(crate) struct SystemSecrets(ring::rand::SystemRandom);
+
+impl Default for SystemSecrets {
+    fn default() -> Self {
+        Self(ring::rand::SystemRandom::new())
+    }
+}
 
 impl Secrets for SystemSecrets {
     fn fill(&mut self, bytes: &mut [u8]) {
@@ -84,7 +90,7 @@ enum Done {
 
 impl Rounds {
     pub(crate) fn new(node: NodeId, link: Link, workshop: Workshop, objects: Objects) -> Self {
-        let secrets = SystemSecrets(ring::rand::SystemRandom::new());
+        let secrets = SystemSecrets::default();
         Self { node, link, workshop, objects, secrets, runs: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
@@ -115,6 +121,10 @@ impl Rounds {
         match order {
             RoundOrder::Task(task) => {
                 let run = task.terms.run.clone();
+                if !task.terms.has(&self.node) {
+                    tracing::warn!(%run, "a task for a cohort without this node was left out");
+                    return Ok(());
+                }
                 tracing::info!(%run, round = task.terms.round, attempt = task.terms.attempt, "asked to join a round");
                 self.step(&run, NodeInput::Task(task))
             }
@@ -195,21 +205,20 @@ impl Rounds {
             }
         }
         for effect in decision.effects {
-            self.carry_out(id, effect)?;
+            self.carry_out(id, effect);
         }
         // A run that is over leaves nothing behind.
-        self.runs.retain(|_, run| run.machine != NodeRound::default() || !run.trainings.is_empty() || !run.answers.is_empty());
+        self.runs.retain(|_, run| !run.machine.is_idle() || !run.answers.is_empty());
         Ok(())
     }
 
-    fn carry_out(&mut self, id: &RunId, effect: NodeEffect) -> Result<(), Killed> {
+    fn carry_out(&mut self, id: &RunId, effect: NodeEffect) {
         match effect {
             NodeEffect::Train { task, work } => self.train(id, task.terms, work),
-            NodeEffect::Submit { task, .. } => return self.submit(id, &task),
+            NodeEffect::Submit { task, .. } => self.submit(id, &task),
             NodeEffect::Decline { session, reason } => self.decline(id, session, reason),
             NodeEffect::Forget { work } => self.forget(id, work),
         }
-        Ok(())
     }
 
     fn train(&mut self, id: &RunId, terms: Terms, work: Digest) {
@@ -218,32 +227,28 @@ impl Rounds {
             return;
         }
         let cancel = Cancel::default();
-        let training = prepare_and_train(self.workshop.clone(), self.objects.clone(), self.link.clone(), self.node.clone(), terms, cancel.clone());
+        let training =
+            prepare_and_train(self.workshop.clone(), self.objects.clone(), self.link.clone(), self.node.clone(), terms, cancel.clone());
         let run_id = id.clone();
         let task = self.tasks.spawn(failpoint::inherit(async move { Done::Trained { run: run_id, work, result: training.await } }));
         run.trainings.insert(work, Training { cancel, task });
     }
 
-    fn submit(&mut self, id: &RunId, task: &Task) -> Result<(), Killed> {
+    fn submit(&mut self, id: &RunId, task: &Task) {
         let session = task.terms.session;
-        let Some(run) = self.runs.get_mut(id) else { return Ok(()) };
+        let Some(run) = self.runs.get_mut(id) else { return };
         // After a reconnection the machine asks again for what the transfer, which waits for the line, is doing already.
         if run.answers.contains_key(&session) {
-            return Ok(());
+            return;
         }
-        let Some((work, trained)) = &mut run.trained else { return Ok(()) };
-        let work = *work;
+        let Some((_, trained)) = &mut run.trained else { return };
         let encoded = match trained.encoded(&task.terms.encoding) {
             Ok(encoded) => encoded.clone(),
-            Err(fault) => {
-                let reason = Decline::Diverged { why: fault.to_string() };
-                return self.step(id, NodeInput::TrainingFailed { work, reason });
-            }
+            Err(fault) => return self.decline(id, session, Decline::Diverged { why: fault.to_string() }),
         };
         let submission = Submission { run: id.clone(), session, digest: encoded.digest, bytes: encoded.bytes };
         let link = self.link.clone();
         self.answer(id, session, async move { link.submit(&submission).await });
-        Ok(())
     }
 
     fn decline(&mut self, id: &RunId, session: SessionId, reason: Decline) {
@@ -283,10 +288,11 @@ async fn prepare_and_train(
     cancel: Cancel,
 ) -> Result<Trained, Failure> {
     let bench = workshop.bench().await;
-    let missing = bench.missing(&terms);
+    bench.check(&terms)?;
+    let (missing, most) = (bench.missing(&terms), bench.largest_graph());
     let fetch = async |wanted: bool, digest: Option<Digest>| match digest.filter(|_| wanted) {
         None => Ok(None),
-        Some(digest) => objects.get(&link, digest).await.map(Some).map_err(|error| fetch_failure("an object of the run", error)),
+        Some(digest) => objects.get(&link, digest, most).await.map(Some).map_err(|error| fetch_failure("an object of the run", error)),
     };
     let objects = train::Objects {
         model: fetch(missing.model, Some(terms.model)).await?,
@@ -315,3 +321,6 @@ async fn until(deadline: Option<Timestamp>) {
         Some(deadline) => tokio::time::sleep(deadline.since(clock::now()).max(Duration::from_millis(5))).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

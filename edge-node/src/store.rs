@@ -116,7 +116,8 @@ impl Store {
     /// [`StoreError`].
     pub async fn ticket(&self) -> Result<Option<Ticket>, StoreError> {
         let row = self.row("ticket").await?;
-        row.map(|bytes| Ticket::try_from(bytes.as_slice()).map_err(|e| StoreError::Damaged { what: "ticket", source: e.into() })).transpose()
+        row.map(|bytes| Ticket::try_from(bytes.as_slice()).map_err(|e| StoreError::Damaged { what: "ticket", source: e.into() }))
+            .transpose()
     }
 
     /// Remembers the ticket to show at the next connection.
@@ -151,7 +152,8 @@ impl Store {
     /// [`StoreError::Damaged`] if an event cannot be read.
     pub async fn slot_journal<E: DeserializeOwned>(&self) -> Result<Vec<E>, StoreError> {
         let rows: Vec<Vec<u8>> = sqlx::query_scalar("SELECT event FROM slot_journal ORDER BY seq").fetch_all(&self.pool).await?;
-        let read = |row: Vec<u8>| serde_json::from_slice(&row).map_err(|e| StoreError::Damaged { what: "journal of the slots", source: e.into() });
+        let read =
+            |row: Vec<u8>| serde_json::from_slice(&row).map_err(|e| StoreError::Damaged { what: "journal of the slots", source: e.into() });
         rows.into_iter().map(read).collect()
     }
 

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::link::Credentials;
 
-/// A P-256 key without a certificate yet. rcgen wipes it when dropped.
+/// A P-256 key without a certificate yet.
 pub(super) struct TlsKey(KeyPair);
 
 impl TlsKey {
@@ -62,7 +62,8 @@ impl Certified {
         if parsed.public_key().raw != public {
             return Err(fault("it is for another key".to_owned()));
         }
-        let at = |time: x509_parser::time::ASN1Time| Timestamp::from_millis(u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000));
+        let at =
+            |time: x509_parser::time::ASN1Time| Timestamp::from_millis(u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000));
         let (not_before, not_after) = (at(parsed.validity().not_before), at(parsed.validity().not_after));
         Ok(Self { chain, key, not_before, not_after })
     }

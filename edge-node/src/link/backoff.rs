@@ -64,8 +64,8 @@ impl<R: Rng> Backoff<R> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use super::*;
+    use proptest::prelude::*;
 
     fn backoff(seed: u64) -> Backoff<ChaCha8Rng> {
         Backoff::new(ChaCha8Rng::seed_from_u64(seed))

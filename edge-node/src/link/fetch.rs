@@ -9,6 +9,7 @@ use bytes::Bytes;
 use sapwood_proto::v1;
 use sapwood_protocol::{Digest, Hasher, fault::Misbehaviour};
 use tokio::{fs::File, io::AsyncWriteExt};
+use tonic::Code;
 
 use super::{Broken, CallError, Client, Link, broken};
 
@@ -90,24 +91,30 @@ impl Link {
         let mut tries = self.tries();
         loop {
             let before = transfer.received;
-            if let Err(broken) = transfer.pull(&mut tries.client().await?, sink).await {
-                if transfer.received > before {
-                    tries = self.tries();
+            let actual = match transfer.pull(&mut tries.client().await?, sink).await {
+                Ok(()) => std::mem::take(&mut transfer.hasher).finish(),
+                // More is here than the object has: it is not the object.
+                Err(Broken::Call(CallError::Refused { code: Code::InvalidArgument | Code::OutOfRange, .. } | CallError::Fault(_)))
+                    if transfer.resumed =>
+                {
+                    transfer.start_over(sink).await?;
+                    continue;
                 }
-                tries.again(broken).await?;
-                continue;
-            }
-            let actual = std::mem::take(&mut transfer.hasher).finish();
+                Err(broken) => {
+                    if transfer.received > before {
+                        tries = self.tries();
+                    }
+                    tries.again(broken).await?;
+                    continue;
+                }
+            };
             if actual == digest {
                 return Ok(transfer.received);
             }
             if !transfer.resumed {
                 return Err(CallError::Fault(Misbehaviour::Digest { what: "the object", expected: digest, actual }.into()));
             }
-            // The older part may be what is wrong: a crash can leave a file of zeros.
-            tracing::warn!(object = ?digest, "a resumed transfer does not match its digest; starting over");
-            sink.restart().await?;
-            transfer = Transfer { digest, size, hasher: Hasher::default(), received: 0, total: None, resumed: false };
+            transfer.start_over(sink).await?;
         }
     }
 }
@@ -123,6 +130,14 @@ struct Transfer {
 }
 
 impl Transfer {
+    /// The older part may be what is wrong: a crash can leave a file of zeros.
+    async fn start_over(&mut self, sink: &mut impl Sink) -> Result<(), CallError> {
+        tracing::warn!(object = ?self.digest, "a resumed transfer does not match its digest; starting over");
+        sink.restart().await?;
+        *self = Self { digest: self.digest, size: self.size, hasher: Hasher::default(), received: 0, total: None, resumed: false };
+        Ok(())
+    }
+
     /// One stream, from where the last one ended.
     async fn pull(&mut self, client: &mut Client, sink: &mut impl Sink) -> Result<(), Broken> {
         self.resumed |= self.received > 0;
@@ -156,6 +171,9 @@ impl Transfer {
         }
         if self.total.is_some_and(|known| known != total) {
             return Err(malformed("its length changed during the transfer".to_owned()));
+        }
+        if self.received > total {
+            return Err(malformed(format!("{} bytes are here already, it has {total}", self.received)));
         }
         self.total = Some(total);
         Ok(())
@@ -227,6 +245,12 @@ impl Sink for Part {
     async fn restart(&mut self) -> Result<(), CallError> {
         self.file.set_len(0).await.map_err(|source| CallError::Disk { path: self.path.clone(), source })
     }
+}
+
+#[cfg(test)]
+pub(super) async fn write_to(path: &Path, bytes: &'static [u8]) -> Result<(), CallError> {
+    let file = File::options().append(true).open(path).await.expect("a test's file");
+    Part { file, path: path.to_owned() }.put(Bytes::from_static(bytes)).await
 }
 
 fn part_of(path: &Path) -> PathBuf {

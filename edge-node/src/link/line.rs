@@ -160,14 +160,18 @@ impl Line {
             status,
         };
         let mut stream = client.connect(hello).await.map_err(|status| ended(&status))?.into_inner();
-        let first = timeout(WELCOME_WITHIN, stream.message()).await.map_err(|_| End::Broken("the coordinator did not answer Hello".into()))?;
+        let first =
+            timeout(WELCOME_WITHIN, stream.message()).await.map_err(|_| End::Broken("the coordinator did not answer Hello".into()))?;
         let welcome = match first.map_err(|status| ended(&status))?.and_then(|instruction| instruction.kind) {
             Some(Kind::Welcome(welcome)) => welcome,
             Some(Kind::Goodbye(goodbye)) => return Err(End::Goodbye(goodbye.why)),
             _ => return Err(End::Broken("the coordinator's first word was not Welcome".into())),
         };
         if !(WIRE.min..=WIRE.max).contains(&welcome.version) {
-            return Err(End::Refused(format!("the coordinator chose wire version {}, which this node does not speak; upgrade", welcome.version)));
+            return Err(End::Refused(format!(
+                "the coordinator chose wire version {}, which this node does not speak; upgrade",
+                welcome.version
+            )));
         }
         if let Some(ticket) = convert::ticket(&welcome.ticket).map_err(|e| End::Broken(e.to_string()))? {
             // Before anything else: a node that acts under a ticket which it may forget looks like a clone of itself.
@@ -255,6 +259,11 @@ async fn keep_certificate(enrolled: &Enrolled, node: &NodeId, link: &Link) -> En
             }
         }
     }
+}
+
+#[cfg(test)]
+pub(super) fn is_refusal(status: &Status) -> bool {
+    matches!(ended(status), End::Refused(_))
 }
 
 /// What a failed call says about the connection.

@@ -11,6 +11,8 @@ mod backoff;
 mod fetch;
 mod line;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use rand_chacha::ChaCha8Rng;
@@ -115,11 +117,8 @@ impl Link {
     /// # Errors
     /// [`CallError`].
     pub async fn decline(&self, run: &RunId, session: SessionId, reason: &Decline) -> Result<Receipt, CallError> {
-        let request = v1::DeclineRequest {
-            run: run.to_string(),
-            session: session.as_bytes().to_vec().into(),
-            reason: convert::to_json(reason),
-        };
+        let request =
+            v1::DeclineRequest { run: run.to_string(), session: session.as_bytes().to_vec().into(), reason: convert::to_json(reason) };
         let mut tries = self.tries();
         loop {
             match tries.client().await?.decline(request.clone()).await {

@@ -34,7 +34,8 @@ impl Budget {
             return Ok(());
         }
         let (needs, has) = (Bytes(bytes), Bytes(self.memory));
-        let why = format!("training {} parameters on {} of data needs about {needs}, train.memory allows {has}", terms.length, Bytes(need.data));
+        let why =
+            format!("training {} parameters on {} of data needs about {needs}, train.memory allows {has}", terms.length, Bytes(need.data));
         Err(Decline::Resources { why })
     }
 }

@@ -10,7 +10,7 @@ mod data;
 mod job;
 mod random;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -33,6 +33,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use self::job::Compiled;
 pub use self::{budget::Budget, data::DataSet};
 use crate::config::Trainer as Kind;
+
+/// Protobuf allows no more.
+const MOST_GRAPH: u64 = 2 << 30;
 
 /// Why there is no update.
 #[derive(Debug, thiserror::Error)]
@@ -210,6 +213,19 @@ impl Bench {
         let compiled = self.cache.compiled.as_ref().is_some_and(|compiled| compiled.is_for(terms));
         // The data may turn out to have changed, so what looks at it is always wanted; it is small.
         Missing { model: !compiled, preprocess: terms.preprocess.is_some(), schema: terms.schema.is_some() }
+    }
+
+    /// Refuses terms whose vectors alone would not fit, before anything is fetched.
+    ///
+    /// # Errors
+    /// [`Decline::Resources`].
+    pub fn check(&self, terms: &Terms) -> Result<(), Decline> {
+        self.inner.budget.check(budget::Need::default(), terms)
+    }
+
+    /// Most bytes that a fetched graph may have.
+    pub fn largest_graph(&self) -> u64 {
+        self.inner.budget.memory.min(MOST_GRAPH)
     }
 
     /// Trains on the pool's threads; this task only waits. If it is dropped meanwhile, the job goes on until its next step
