@@ -69,8 +69,7 @@ fn the_outcome_does_not_depend_on_threads() {
         assert_eq!(more.rounds, one.rounds);
         assert!(more.params.iter().zip(&one.params).all(|(a, b)| a.to_bits() == b.to_bits()));
     }
-    let mut other = spec.clone();
-    other.seed += 1;
+    let other = Spec { seed: spec.seed + 1, ..spec };
     assert_ne!(go(&other, blocks(1, 6), 2, 0.2).unwrap().params, one.params);
 }
 
