@@ -23,7 +23,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::{
     Backoff, Client, Link, Policy, bounded, channel,
-    tls::{LinkError, tls_fault},
+    tls::{LinkError, alert},
 };
 use crate::{
     clock,
@@ -269,8 +269,8 @@ pub(super) fn is_refusal(status: &Status) -> bool {
 /// What a failed call says about the connection.
 fn ended(status: &Status) -> End {
     // A certificate that the coordinator refuses shows itself only after the handshake, in the first answer (RFC 8446 §4.4.2).
-    if let Some(tls @ (rustls::Error::AlertReceived(_) | rustls::Error::InvalidCertificate(_))) = tls_fault(status) {
-        return End::Refused(format!("TLS: {tls}; if the certificate has expired or was revoked, enrol again under a new token"));
+    if let Some(alert) = alert(status) {
+        return End::Refused(format!("TLS: {alert}; if the certificate has expired or was revoked, enrol again under a new token"));
     }
     let words = if status.message().is_empty() { status.code().description() } else { status.message() };
     match status.code() {

@@ -184,7 +184,7 @@ fn client_config(ca: &[u8], client: Option<Credentials>) -> Result<ClientConfig,
 }
 
 /// The TLS error in a chain of causes. `io::Error` hides what it wraps from `source`, so that is looked into by hand.
-pub(crate) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
@@ -195,6 +195,19 @@ pub(crate) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<rus
             if let Some(tls) = tls_fault(inner) {
                 return Some(tls);
             }
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The alert with which the peer ended an established connection. Between TLS and gRPC, h2 keeps of an error its kind and
+/// its words only, so the words are looked at: those of [`rustls::Error::AlertReceived`].
+pub(crate) fn alert(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io.to_string()).filter(|words| words.starts_with("received fatal alert"));
         }
         next = error.source();
     }
