@@ -252,12 +252,13 @@ impl State {
                 .map_err(|error| StoreError::Corrupt { what: row.name.to_string(), why: format!("summary: {error}") })?;
             self.0.shop.shelf.keep(&summary.view.run, summary.keep);
         }
-        for row in all.iter().filter(|row| row.live) {
-            self.resume_run(row.name.clone()).await?;
+        let (live, ended): (Vec<_>, Vec<_>) = all.into_iter().partition(|row| row.live);
+        for row in live {
+            self.resume_run(row.name).await?;
         }
         // Nodes that never came back to hear that a run is over will hear it when they ask.
-        let (writer, ended) = (self.writer().clone(), all.into_iter().filter(|row| !row.live));
-        let topics: Vec<String> = ended.map(|row| runs::topic(row.name.name())).collect();
+        let writer = self.writer().clone();
+        let topics: Vec<String> = ended.iter().map(|row| runs::topic(row.name.name())).collect();
         self.life().spawn(async move {
             for topic in topics {
                 if let Err(error) = writer.write(Intent::Forget { topic }).await {

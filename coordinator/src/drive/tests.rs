@@ -188,7 +188,9 @@ async fn life(store: Arc<dyn Store>) -> Result<(), Killed> {
     let asking = async {
         // Whoever gets no answer asks again.
         for n in (0..WANTED).cycle() {
-            let _ = address.ask(Ask::Get(n)).await;
+            if address.ask(Ask::Get(n)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
     };
     tokio::select! {

@@ -5,7 +5,7 @@ mod read;
 mod tests;
 mod write;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, pin::Pin, time::Duration};
 
 use sqlx::{
     Connection, SqliteConnection, SqlitePool,
@@ -36,7 +36,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`Trouble::Newer`] if a newer version of this program has written it; [`StoreError::Corrupt`] if it is no database.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+    pub fn open(path: &Path) -> Later<'static, Self> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -44,24 +44,28 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(PATIENCE);
-        Self::with(options).await
+        Box::pin(Self::with(options))
     }
 
     pub(super) async fn with(options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let mut writer = Self::connect(&options).await?;
-        MIGRATIONS.run(&mut writer).await?;
+        // Not `run`: its bound on the connection's lifetime would keep this future from being sent to another thread.
+        MIGRATIONS.run_direct(None, &mut writer, false).await?;
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.clone().create_if_missing(false));
         Ok(Self { options, readers, writer: Mutex::new(Some(writer)) })
     }
 
     /// Waits for the running write, then closes every connection.
-    pub async fn close(&self) {
-        if let Some(writer) = self.writer.lock().await.take()
-            && let Err(error) = writer.close().await
-        {
-            tracing::warn!(%error, "closing the database");
-        }
-        self.readers.close().await;
+    pub fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            let writer = self.writer.lock().await.take();
+            if let Some(writer) = writer
+                && let Err(error) = writer.close().await
+            {
+                tracing::warn!(%error, "closing the database");
+            }
+            self.readers.close().await;
+        })
     }
 
     async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
