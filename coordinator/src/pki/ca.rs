@@ -23,6 +23,8 @@ const SKEW: Duration = Duration::from_secs(300);
 const MAX_REQUEST: usize = 4096;
 /// id-ecPublicKey, RFC 5480 §2.1.1.
 const EC_PUBLIC_KEY: &str = "1.2.840.10045.2.1";
+/// AlgorithmIdentifier of ecdsa-with-SHA256, RFC 5758 §3.2.
+const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 /// secp256r1, RFC 5480 §2.1.1.1.
 const P256: &str = "1.2.840.10045.3.1.7";
 
@@ -46,6 +48,12 @@ impl CertificateRequest {
         let curve = subject.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok()).map(|oid| oid.to_id_string());
         if subject.algorithm.algorithm.to_id_string() != EC_PUBLIC_KEY || curve.as_deref() != Some(P256) {
             return Err(PkiError::request("its key is not on the curve P-256"));
+        }
+        // The algorithm is not among the signed bytes, and the parser takes other tags for it.
+        let signed = request.certification_request_info.raw;
+        let after = (signed.as_ptr() as usize - der.as_ptr() as usize) + signed.len();
+        if !der[after..].starts_with(&ECDSA_WITH_SHA256) {
+            return Err(PkiError::request("it is not signed by ECDSA with SHA-256"));
         }
         request.verify_signature().map_err(|_| PkiError::request("it is not signed with the key that it asks for"))?;
         let spki = subject.raw.to_vec();

@@ -234,6 +234,7 @@ fn measured(exported: &Exported, fp32: Option<Score>, int8: Option<Score>, laten
         fp32_bytes: Some(exported.fp32.len() as u64),
         p50_us: latency.percentile(50.0),
     }
+    .rounded()
 }
 
 fn provenance(job: &BuildJob<'_>) -> Provenance {

@@ -97,7 +97,7 @@ impl Probe {
             return Err(fault(format!("{}: {last}", output.status)));
         }
         let report = text.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(Value::is_object));
-        let millis = report.as_ref().and_then(|report| report.get("total_ms").or(report.get("data")?.get("total_ms")));
+        let millis = report.as_ref().and_then(|report| report.get("data").unwrap_or(report).get("total_ms"));
         millis.and_then(Value::as_f64).map(|millis| millis * 1e3).ok_or_else(|| fault("it printed no total_ms".to_owned()))
     }
 }
@@ -120,6 +120,7 @@ mod tests {
     fn a_probe_that_fails_or_says_nothing_is_no_measurement() {
         let run = |script: &str| Probe::new(["sh", "-c", script]).unwrap().run(&Parts::default(), 2, Path::new("lib"));
         assert_eq!(run("echo noise; echo '{\"data\":{\"total_ms\":1.5}}'").unwrap(), Timings::new(vec![1500.0; 2]));
+        assert_eq!(run("echo '{\"total_ms\":2}'").unwrap(), Timings::new(vec![2000.0; 2]));
         assert!(run("echo '{}'").unwrap_err().to_string().contains("total_ms"));
         assert!(run("echo broken >&2; exit 3").unwrap_err().to_string().contains("broken"));
         assert!(Probe::new(["/nonexistent/program"]).unwrap().run(&Parts::default(), 1, Path::new("lib")).is_err());
