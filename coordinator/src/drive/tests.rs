@@ -194,6 +194,7 @@ async fn life(store: Arc<dyn Store>) -> Result<(), Killed> {
         }
     };
     tokio::select! {
+        biased;
         killed = cx.life.killed() => Err(killed),
         end = ended => { assert!(matches!(end, Ok(End::Over)), "{end:?}"); Ok(()) }
         () = asking => unreachable!("it asks for ever"),
