@@ -1,0 +1,158 @@
+//! The model that answers now.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use sapwood_protocol::Digest;
+use sapwood_runtime::{Input, IoInfo, Output, Runtime, RuntimeError, Session, SessionOptions};
+
+/// A model that answers faster than this runs on the thread that read the request; a slower one must not hold up others.
+const QUICK: Duration = Duration::from_millis(2);
+
+/// What is needed to serve a release.
+pub struct Model {
+    /// The name in the protocol's paths.
+    pub name: String,
+    /// The version in the protocol's paths.
+    pub version: String,
+    /// The released digest: SHA-256 of the bundle.
+    pub digest: Digest,
+    /// The whole graph, preprocessing included, as ONNX.
+    pub onnx: Vec<u8>,
+    /// Threads of one inference.
+    pub threads: usize,
+    /// Inferences at the same time, for models that are not quick.
+    pub sessions: usize,
+}
+
+/// A model that is ready to answer.
+pub struct Served {
+    /// The name in the protocol's paths.
+    pub name: String,
+    /// The version in the protocol's paths.
+    pub version: String,
+    /// The released digest.
+    pub digest: Digest,
+    inputs: Vec<IoInfo>,
+    outputs: Vec<IoInfo>,
+    /// Idle sessions. Taken one at a time, given back after use.
+    idle: Mutex<Vec<Session>>,
+    /// A session came back.
+    returned: Condvar,
+    quick: bool,
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Holds the model that answers now, and exchanges it without a gap.
+#[derive(Default)]
+pub struct Engine {
+    current: ArcSwapOption<Served>,
+}
+
+impl Engine {
+    /// An engine without a model.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The model that answers now.
+    pub fn current(&self) -> Option<Arc<Served>> {
+        self.current.load_full()
+    }
+
+    /// From here on new requests go to `model`, or nowhere. Requests under way end on the model they began with.
+    pub fn exchange(&self, model: Option<Served>) {
+        self.current.store(model.map(Arc::new));
+    }
+}
+
+impl Served {
+    /// Loads a model; nothing serves it until [`Engine::exchange`].
+    ///
+    /// # Errors
+    /// If ONNX Runtime refuses the graph.
+    pub fn load(runtime: &Runtime, model: Model) -> Result<Self, RuntimeError> {
+        let options = SessionOptions { threads: model.threads };
+        let sessions = (0..model.sessions.max(1)).map(|_| runtime.session(&model.onnx, options)).collect::<Result<Vec<_>, _>>()?;
+        let (inputs, outputs) = (sessions[0].inputs().to_vec(), sessions[0].outputs().to_vec());
+        Ok(Self {
+            name: model.name,
+            version: model.version,
+            digest: model.digest,
+            inputs,
+            outputs,
+            idle: Mutex::new(sessions),
+            returned: Condvar::new(),
+            quick: false,
+            answered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        })
+    }
+
+    /// Runs the model once on the caller's thread and notes whether it is quick.
+    ///
+    /// # Errors
+    /// If the inputs do not fit or the library fails.
+    pub fn warm(&mut self, inputs: &[Input<'_>]) -> Result<Duration, RuntimeError> {
+        self.run(inputs, |_| ())?;
+        let started = Instant::now();
+        self.run(inputs, |_| ())?;
+        let took = started.elapsed();
+        self.quick = took < QUICK;
+        Ok(took)
+    }
+
+    /// Whether an inference may run where the request was read.
+    pub fn is_quick(&self) -> bool {
+        self.quick
+    }
+
+    /// What the model reads.
+    pub fn inputs(&self) -> &[IoInfo] {
+        &self.inputs
+    }
+
+    /// What the model answers.
+    pub fn outputs(&self) -> &[IoInfo] {
+        &self.outputs
+    }
+
+    /// Requests answered and failed since it was loaded. A request that does not fit the model counts for neither.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+
+    /// One inference; waits for a session if all are in use. `read` sees the outputs without a copy.
+    ///
+    /// # Errors
+    /// If the inputs do not fit or the library fails.
+    pub fn run<R>(&self, inputs: &[Input<'_>], read: impl FnOnce(&[Output<'_>]) -> R) -> Result<R, RuntimeError> {
+        let mut session = self.take();
+        let outcome = session.run_view(inputs, read);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        self.returned.notify_one();
+        match &outcome {
+            Ok(_) => self.answered.fetch_add(1, Ordering::Relaxed),
+            Err(RuntimeError::BadInput { .. }) => 0,
+            Err(_) => self.failed.fetch_add(1, Ordering::Relaxed),
+        };
+        outcome
+    }
+
+    fn take(&self) -> Session {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(session) = idle.pop() {
+                return session;
+            }
+            idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
