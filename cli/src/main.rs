@@ -7,7 +7,7 @@ mod output;
 mod progress;
 mod remote;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -129,5 +129,6 @@ fn tracing_setup(verbose: u8, daemon: bool) {
         _ => "debug",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("SAPWOOD_LOG").unwrap_or_else(|_| format!("warn,sapwood={level}").into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).with_target(false).init();
 }

@@ -83,7 +83,17 @@ pub struct Csv {
     pub group: Vec<String>,
 }
 
+
 impl Schema {
+    /// Reads a schema file: JSON if it is called so, else TOML.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is no schema.
+    pub fn read(path: &std::path::Path) -> Result<Self, DataError> {
+        let text = std::fs::read_to_string(path).map_err(|source| DataError::Io { action: "read", path: path.to_owned(), source })?;
+        if path.extension().is_some_and(|e| e == "json") { Self::from_json(&text) } else { Self::from_toml(&text) }
+    }
+
     /// Reads a schema from TOML.
     ///
     /// # Errors

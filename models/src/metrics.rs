@@ -20,6 +20,18 @@ pub fn accuracy(scores: &[f32], classes: usize, labels: &[i64]) -> f64 {
     top_k(scores, classes, labels, 1)
 }
 
+/// Mean softmax cross-entropy of `scores` `[n, classes]` (logits, row-major) against `labels`; `None` of no examples or of
+/// labels that are no class.
+pub fn cross_entropy(scores: &[f32], classes: usize, labels: &[i64]) -> Option<f64> {
+    let mut sum = 0.0;
+    for (row, label) in scores.chunks_exact(classes.max(1)).zip(labels) {
+        let own = f64::from(*row.get(usize::try_from(*label).ok()?)?);
+        let most = row.iter().fold(f64::NEG_INFINITY, |m, v| m.max(f64::from(*v)));
+        sum += most + row.iter().map(|v| (f64::from(*v) - most).exp()).sum::<f64>().ln() - own;
+    }
+    (!labels.is_empty()).then(|| sum / labels.len() as f64)
+}
+
 /// Share of rows whose label is among the `k` largest scores; among equal scores the lower
 /// class comes first. A row with NaN counts as wrong.
 pub fn top_k(scores: &[f32], classes: usize, labels: &[i64], k: usize) -> f64 {

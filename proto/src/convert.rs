@@ -3,7 +3,7 @@
 use prost::bytes::Bytes;
 use sapwood_protocol::{
     Digest, Fault, SessionId, Ticket,
-    fault::{Expiry, Lack, Misbehaviour},
+    fault::{Expiry, Lack, Misbehaviour, Misuse},
 };
 use serde_json::Value;
 use tonic::{Code, Status, metadata::MetadataValue};
@@ -49,6 +49,7 @@ pub fn status(fault: &Fault) -> Status {
         }
         Fault::PeerMisbehaved(_) => (Code::InvalidArgument, "peer"),
         Fault::PeerIncompatible(_) => (Code::FailedPrecondition, "version"),
+        Fault::Misuse(Misuse::Unknown { .. }) => (Code::NotFound, "caller"),
         Fault::Misuse(_) => (Code::InvalidArgument, "caller"),
         Fault::Expired(Expiry::Token { .. } | Expiry::Statement { .. }) => (Code::PermissionDenied, "clock"),
         Fault::Expired(_) => (Code::Aborted, "clock"),

@@ -212,6 +212,12 @@ pub enum Misuse {
         /// What is wrong and what would be right.
         why: String,
     },
+    /// Nothing is called so.
+    #[error("{what}: there is none of this name")]
+    Unknown {
+        /// What was asked for.
+        what: String,
+    },
     /// The state does not allow it.
     #[error("{what}: {why}")]
     State {

@@ -18,6 +18,10 @@ impl Timestamp {
     pub const fn millis(self) -> u64 {
         self.0
     }
+    /// Without the fraction of a second.
+    pub const fn whole_seconds(self) -> Self {
+        Self(self.0 - self.0 % 1000)
+    }
     /// How long after `earlier`; zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

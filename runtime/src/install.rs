@@ -42,6 +42,18 @@ pub enum Progress {
     Loading,
 }
 
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting for another installation",
+            Self::Fetching => "fetching",
+            Self::Checking => "checking",
+            Self::Unpacking => "unpacking",
+            Self::Loading => "loading",
+        })
+    }
+}
+
 /// A library that is in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {

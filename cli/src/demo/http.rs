@@ -38,6 +38,7 @@ impl Client {
             .header("host", &self.host)
             .header("inference-header-content-length", length)
             .body(Full::new(Bytes::from(body)))?;
+        self.sender.ready().await.with_context(|| format!("{} closed the connection", self.host))?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();
         let split = response.headers().get("inference-header-content-length").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
@@ -51,6 +52,7 @@ impl Client {
     /// `GET PATH` as JSON.
     pub(super) async fn get(&mut self, path: &str) -> Result<Value> {
         let request = Request::get(path).header("host", &self.host).body(Full::default())?;
+        self.sender.ready().await.with_context(|| format!("{} closed the connection", self.host))?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();

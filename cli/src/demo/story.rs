@@ -17,17 +17,20 @@ use sapwood_protocol::{
     view::{RoundView, RunView},
 };
 use serde_json::json;
+use tonic::Code;
 
 use super::{failed, fleet::Fleet, http::Client, stage::Stage};
 use crate::{
     cmd::run::submit_spec,
-    output::{Exit, Failure, OrFail, err},
+    output::{Exit, Failure, err},
     progress,
     remote::{Operator, Remote, refused, view},
 };
 
 /// All nodes must be here before the run is submitted.
 const ENROLMENT: Duration = Duration::from_secs(30);
+/// A rollout over the demo's four rings takes no longer, or something is wrong.
+const ROLLOUT: Duration = Duration::from_secs(60);
 
 /// What came of it.
 pub(super) struct Told {
@@ -145,25 +148,42 @@ fn gates(release: &ReleaseView) -> String {
 async fn rings(remote: &mut Remote, name: v1::ByName, json: bool) -> Result<RolloutView, Failure> {
     let spinner = progress::spinner("rollout", json);
     let mut states: BTreeMap<String, String> = BTreeMap::new();
-    let mut last: Option<RolloutView> = None;
-    let mut views = remote.client.watch_rollout(name).await.map_err(|s| refused(&s))?.into_inner();
-    while let Some(document) = views.message().await.map_err(|s| refused(&s))? {
-        let now: RolloutView = view(&document)?;
-        for ring in &now.rings {
-            let state = format!("{} ({} nodes)", ring.state, ring.nodes.len());
-            if states.insert(ring.ring.to_string(), state.clone()).as_ref() != Some(&state) && ring.state != "waiting" && !json {
-                spinner.suspend(|| err(&format!("ring {:<8} {state}", ring.ring.to_string())));
+    let started = Instant::now();
+    loop {
+        match remote.client.watch_rollout(name.clone()).await {
+            Ok(views) => {
+                let mut views = views.into_inner();
+                while let Some(document) = views.message().await.map_err(|s| refused(&s))? {
+                    let now: RolloutView = view(&document)?;
+                    if !json {
+                        spinner.suspend(|| announce(&now, &mut states));
+                    }
+                    spinner.set_message(now.why.clone());
+                    if now.outcome.is_some() {
+                        spinner.finish_and_clear();
+                        return Ok(now);
+                    }
+                }
             }
+            // The release is committed first; its rollout follows.
+            Err(status) if status.code() == Code::NotFound => {}
+            Err(status) => return Err(refused(&status)),
         }
-        spinner.set_message(now.why.clone());
-        let ended = now.outcome.is_some();
-        last = Some(now);
-        if ended {
-            break;
+        if started.elapsed() > ROLLOUT {
+            return Err(Failure::new(Exit::TimedOut, "the rollout did not end"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A line for each ring that has moved.
+fn announce(rollout: &RolloutView, states: &mut BTreeMap<String, String>) {
+    for ring in &rollout.rings {
+        let state = format!("{} ({} nodes)", ring.state, ring.nodes.len());
+        if ring.state != "waiting" && states.insert(ring.ring.to_string(), state.clone()).as_ref() != Some(&state) {
+            err(&format!("ring {:<8} {state}", ring.ring.to_string()));
         }
     }
-    spinner.finish_and_clear();
-    last.ok_or_else(|| Failure::internal("the coordinator said nothing of the rollout"))
 }
 
 /// Bundle, manifest and signatures as files, as an operator would fetch them.

@@ -205,7 +205,7 @@ fn damaged(what: &str, why: &dyn std::fmt::Display) -> Fault {
 }
 
 fn no_such(kind: &str, name: &dyn std::fmt::Display) -> Fault {
-    Misuse::State { what: format!("{kind} {name}"), why: "there is none of this name".into() }.into()
+    Misuse::Unknown { what: format!("{kind} {name}") }.into()
 }
 
 impl State {

@@ -355,5 +355,5 @@ fn version(letter: &Letter) -> u64 {
 }
 
 fn unknown(name: &NodeId) -> Fault {
-    Misuse::State { what: format!("node {name}"), why: "there is none of this name in the fleet".into() }.into()
+    Misuse::Unknown { what: format!("node {name}") }.into()
 }

@@ -60,10 +60,30 @@ pub struct GateReport {
     pub gates: Vec<GateLine>,
 }
 
+/// Six decimals are enough for any gate, and such a number comes back from its JSON exactly as it went.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
+impl Measured {
+    /// All numbers to six decimals, as they are judged, signed and printed.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        Self {
+            fp32_accuracy: self.fp32_accuracy.map(rounded),
+            accuracy: self.accuracy.map(rounded),
+            p99_us: self.p99_us.map(rounded),
+            cold_start_us: self.cold_start_us.map(rounded),
+            p50_us: self.p50_us.map(rounded),
+            ..self
+        }
+    }
+}
+
 impl Gates {
     /// Judges a candidate. A gate that is left out is not checked; a number that is missing fails its gate.
     pub fn judge(&self, measured: &Measured) -> GateReport {
-        let drop = measured.fp32_accuracy.zip(measured.accuracy).map(|(float, shipped)| float - shipped);
+        let drop = measured.fp32_accuracy.zip(measured.accuracy).map(|(float, shipped)| rounded(float - shipped));
         let bytes = |bytes: u64| bytes as f64;
         let micros = |span: Duration| span.as_secs_f64() * 1e6;
         let gates = [
@@ -149,6 +169,16 @@ mod tests {
             p99_us: Some(50_000.0),
             cold_start_us: Some(39_999.0),
             ..Measured::default()
+        }
+    }
+
+    /// A measured number that does not come back from JSON as it went would void what is signed over it.
+    #[test]
+    fn rounded_numbers_survive_json() {
+        for n in 0..2000_u32 {
+            let value = rounded(f64::from(n) / 382.0 + f64::from(n) * 17.37);
+            let text = serde_json::to_string(&value).unwrap();
+            assert_eq!(serde_json::from_str::<f64>(&text).unwrap(), value, "{text}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{gates::GateReport, manifest::PrivacyStatement};
+use super::{gates::GateReport, manifest::PrivacyStatement, reference::Signatures};
 use crate::{
     digest::Digest,
     ids::{DeviceClass, NodeId, ReleaseId, RingId, RunId},
@@ -23,6 +23,8 @@ pub struct ReleaseView {
     pub manifest: Digest,
     /// Length of the bundle.
     pub bytes: u64,
+    /// Detached signatures of both.
+    pub signatures: Signatures,
     /// For which devices.
     pub class: DeviceClass,
     /// From which run.

@@ -51,6 +51,18 @@ pub enum Outcome {
     },
 }
 
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Completed { nodes } => write!(f, "completed on {nodes} nodes"),
+            Self::RolledBack { ring } => write!(f, "rolled back in ring {ring}"),
+            Self::HaltedNotConverged { ring, missing } => write!(f, "halted in ring {ring}; {} nodes have not gone back yet", missing.len()),
+            Self::Aborted { by } => write!(f, "aborted by {by}"),
+            Self::Superseded { by } => write!(f, "superseded by {by}"),
+        }
+    }
+}
+
 /// One rollout. Its first event is [`Event::Created`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rollout {

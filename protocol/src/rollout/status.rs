@@ -45,6 +45,17 @@ pub enum Health {
     },
 }
 
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Healthy => f.write_str("healthy"),
+            Self::Unhealthy { why } => write!(f, "unhealthy: {why}"),
+            Self::Working { step } => write!(f, "working: {step}"),
+            Self::Refused { why } => write!(f, "refused: {why}"),
+        }
+    }
+}
+
 /// The steps of a change on a node, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-pub(crate) use files::{read_data, read_model, write_model};
+pub(crate) use files::{read_model, write_model};
 
 use crate::output::{Answer, Failure};
 

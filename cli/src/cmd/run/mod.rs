@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-pub(crate) use remote::rounds_table;
 pub(crate) use submit::submit_spec;
 
 use crate::{

@@ -12,6 +12,7 @@ mod gemm;
 mod layer_norm;
 mod logic;
 mod pool;
+mod quantization;
 mod reduce;
 mod reshape;
 mod slicing;
@@ -26,7 +27,7 @@ use super::operator::Compile;
 
 /// The compiler of a standard operator, or `None` if there is no such operator here.
 pub(super) fn find<B: Engine>(op_type: &str) -> Option<Compile<B>> {
-    let families: [fn(&str) -> Option<Compile<B>>; 14] = [
+    let families: [fn(&str) -> Option<Compile<B>>; 15] = [
         activation::family::<B>,
         batch_norm::family::<B>,
         constant::family::<B>,
@@ -37,6 +38,7 @@ pub(super) fn find<B: Engine>(op_type: &str) -> Option<Compile<B>> {
         layer_norm::family::<B>,
         logic::family::<B>,
         pool::family::<B>,
+        quantization::family::<B>,
         reduce::family::<B>,
         reshape::family::<B>,
         slicing::family::<B>,

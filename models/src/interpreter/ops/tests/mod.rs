@@ -255,3 +255,4 @@ fn attributes_are_never_ignored() {
     let mistyped = case("Gemm").float("transB", 1.0).some(&[2, 2]).some(&[2, 2]).refused();
     assert!(matches!(&mistyped, ModelError::BadNode { reason, .. } if reason.contains("transB")), "{mistyped}");
 }
+mod quantization;
