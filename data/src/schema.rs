@@ -83,7 +83,6 @@ pub struct Csv {
     pub group: Vec<String>,
 }
 
-
 impl Schema {
     /// Reads a schema file: JSON if it is called so, else TOML.
     ///

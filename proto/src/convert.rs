@@ -44,9 +44,9 @@ const BLAME: &str = "sapwood-blame";
 /// A fault as a gRPC status. The message is the fault's own; the blame travels beside it.
 pub fn status(fault: &Fault) -> Status {
     let (code, blame) = match fault {
-        Fault::PeerMisbehaved(Misbehaviour::Signature { .. } | Misbehaviour::WrongIdentity { .. } | Misbehaviour::ClonedIdentity { .. }) => {
-            (Code::PermissionDenied, "peer")
-        }
+        Fault::PeerMisbehaved(
+            Misbehaviour::Signature { .. } | Misbehaviour::WrongIdentity { .. } | Misbehaviour::ClonedIdentity { .. },
+        ) => (Code::PermissionDenied, "peer"),
         Fault::PeerMisbehaved(_) => (Code::InvalidArgument, "peer"),
         Fault::PeerIncompatible(_) => (Code::FailedPrecondition, "version"),
         Fault::Misuse(Misuse::Unknown { .. }) => (Code::NotFound, "caller"),

@@ -25,9 +25,17 @@ struct Check {
 pub(crate) fn run(args: &Args) -> Result<Answer, Failure> {
     let checks = [
         Check { what: "ONNX Runtime", found: runtime(args), needed: true },
-        Check { what: "cores", found: thread::available_parallelism().map(|n| n.to_string()).map_err(|e| (e.to_string(), "")), needed: true },
+        Check {
+            what: "cores",
+            found: thread::available_parallelism().map(|n| n.to_string()).map_err(|e| (e.to_string(), "")),
+            needed: true,
+        },
         Check { what: "temporary folder", found: temporary(), needed: true },
-        Check { what: "python3 with pip", found: program("python3", &["-m", "pip", "--version"], "needed only by `sapwood runtime install`"), needed: false },
+        Check {
+            what: "python3 with pip",
+            found: program("python3", &["-m", "pip", "--version"], "needed only by `sapwood runtime install`"),
+            needed: false,
+        },
         Check { what: "openssl", found: program("openssl", &["version"], "needed only to verify releases without Sapwood"), needed: false },
     ];
     let rows: Vec<_> = checks

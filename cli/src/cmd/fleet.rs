@@ -105,7 +105,8 @@ async fn show(node: NodeId, operator: Operator) -> Result<Answer, Failure> {
     let mut remote = operator.connect().await?;
     let reply = remote.client.show_node(v1::ByName { name: node.into() }).await.map_err(|s| refused(&s))?.into_inner();
     let node: NodeInfo = view(&reply)?;
-    let mut rows: Vec<Vec<String>> = ["node", "ring", "class", "connected", "running", "health"].iter().map(|h| vec![(*h).to_owned()]).collect();
+    let mut rows: Vec<Vec<String>> =
+        ["node", "ring", "class", "connected", "running", "health"].iter().map(|h| vec![(*h).to_owned()]).collect();
     for (line, cell) in rows.iter_mut().zip(row(&node)) {
         line.push(cell);
     }

@@ -31,7 +31,10 @@ pub(crate) fn run(args: &Args) -> Result<Answer, Failure> {
     let mut options = FoundOptions::local(args.population.clone(), args.listen);
     options.names.extend(args.name.iter().cloned());
     let deployment = found(&args.folder, &options, clock::now()).or_usage()?;
-    let rows: Vec<_> = CONTENTS.iter().map(|(path, secret, what)| vec![(*path).to_owned(), if *secret { "SECRET" } else { "" }.to_owned(), (*what).to_owned()]).collect();
+    let rows: Vec<_> = CONTENTS
+        .iter()
+        .map(|(path, secret, what)| vec![(*path).to_owned(), if *secret { "SECRET" } else { "" }.to_owned(), (*what).to_owned()])
+        .collect();
     let state = if deployment.fresh { "made" } else { "was here already; nothing was changed" };
     let text = format!(
         "{} {state}\n{}\n\nAll keys lie in this one folder: fine for a trial. For a real fleet move authority/ to a machine of its own.\nNext: sapwood coordinator serve --config {}",

@@ -12,7 +12,9 @@ use crate::output::{Answer, Exit, Failure, OrFail, out};
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Runs an edge node until it is asked to stop: it enrols once, trains when asked, and serves what it was assigned.
-    #[command(after_help = "Example:\n  sapwood node run --config node.toml\n\nThe first start needs a one-time token: enrollment_token in the file, or SAPWOOD_TOKEN.")]
+    #[command(
+        after_help = "Example:\n  sapwood node run --config node.toml\n\nThe first start needs a one-time token: enrollment_token in the file, or SAPWOOD_TOKEN."
+    )]
     Run {
         #[arg(long)]
         config: PathBuf,

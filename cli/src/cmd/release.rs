@@ -38,7 +38,9 @@ pub(crate) enum Verb {
         operator: Operator,
     },
     /// Checks a bundle and its manifest, offline: signatures, checksum, every part's digest.
-    #[command(after_help = "Examples:\n  sapwood release verify digits-1-x86-64.tar.gz --trust trust.toml\n  sapwood release verify bundle.tar.gz --manifest manifest.json --key pub.pem\n\nThe same with openssl:\n  openssl dgst -sha256 -verify pub.pem -signature bundle.tar.gz.sig bundle.tar.gz")]
+    #[command(
+        after_help = "Examples:\n  sapwood release verify digits-1-x86-64.tar.gz --trust trust.toml\n  sapwood release verify bundle.tar.gz --manifest manifest.json --key pub.pem\n\nThe same with openssl:\n  openssl dgst -sha256 -verify pub.pem -signature bundle.tar.gz.sig bundle.tar.gz"
+    )]
     Verify(VerifyArgs),
 }
 
@@ -71,7 +73,9 @@ async fn list(operator: Operator) -> Result<Answer, Failure> {
     let releases: Vec<ReleaseView> = view(&reply)?;
     let rows: Vec<_> = releases
         .iter()
-        .map(|r| vec![r.release.to_string(), r.class.to_string(), bytes(r.bytes), r.digest.short(), r.run.to_string(), r.created.to_string()])
+        .map(|r| {
+            vec![r.release.to_string(), r.class.to_string(), bytes(r.bytes), r.digest.short(), r.run.to_string(), r.created.to_string()]
+        })
         .collect();
     Ok(Answer::new(json!({"releases": releases}), table(&["release", "class", "size", "digest", "run", "created"], &rows)))
 }
@@ -119,7 +123,9 @@ fn trust(args: &VerifyArgs) -> Result<ReleaseTrust, Failure> {
         return Ok(TrustFile::parse(&text)?.release);
     }
     if args.key.is_empty() {
-        return Err(Failure::usage("whose signature is trusted?").hint("name a key with --key pub.pem, or a trust file with --trust trust.toml"));
+        return Err(
+            Failure::usage("whose signature is trusted?").hint("name a key with --key pub.pem, or a trust file with --trust trust.toml")
+        );
     }
     let mut keys = Vec::new();
     for path in &args.key {

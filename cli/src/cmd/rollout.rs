@@ -36,6 +36,7 @@ async fn show(release: String, operator: Operator) -> Result<Answer, Failure> {
         rows.extend(ring.nodes.iter().map(|(node, state)| vec![String::new(), String::new(), node.to_string(), state.clone()]));
     }
     let outcome = rollout.outcome.as_ref().map_or_else(|| "under way".to_owned(), ToString::to_string);
-    let text = format!("{} {}: {outcome}; {}\n{}", rollout.release, rollout.digest, rollout.why, table(&["ring", "state", "node", "why"], &rows));
+    let text =
+        format!("{} {}: {outcome}; {}\n{}", rollout.release, rollout.digest, rollout.why, table(&["ring", "state", "node", "why"], &rows));
     Ok(Answer::new(&rollout, text))
 }

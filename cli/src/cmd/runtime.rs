@@ -14,7 +14,9 @@ use crate::{
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Fetch the pinned ONNX Runtime, check its digest and put it where every role finds it.
-    #[command(after_help = "Examples:\n  sapwood runtime install\n  sapwood runtime install --wheel onnxruntime-1.28.0-….whl   (fetched by hand, for machines without a network)")]
+    #[command(
+        after_help = "Examples:\n  sapwood runtime install\n  sapwood runtime install --wheel onnxruntime-1.28.0-….whl   (fetched by hand, for machines without a network)"
+    )]
     Install {
         /// Where to put it; the default is the user's cache.
         #[arg(long)]

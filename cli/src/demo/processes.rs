@@ -2,13 +2,7 @@
 //!
 //! Each child stops when its standard input closes, so nothing outlives the demo, however the demo ends.
 
-use std::{
-    fs::File,
-    net::SocketAddr,
-    path::Path,
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs::File, net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;

@@ -7,11 +7,14 @@ use std::{
 };
 
 use sapwood_data::digits;
-use sapwood_models::Targets;
+use sapwood_models::{Targets, metrics::argmax};
 use sapwood_proto::v1;
 use sapwood_protocol::{
     Digest,
-    release::{Manifest, view::{NodeInfo, ReleaseView, RolloutView}},
+    release::{
+        Manifest,
+        view::{NodeInfo, ReleaseView, RolloutView},
+    },
     rollout::Health,
     run::RunState,
     view::{RoundView, RunView},
@@ -137,7 +140,10 @@ fn line(round: &RoundView) -> String {
     let accuracy = round.accuracy.unwrap_or_default();
     let loss = round.loss.unwrap_or_default();
     let size = crate::output::bytes(round.bytes);
-    format!("round {:>3}  accuracy {accuracy:.4}  loss {loss:.4}  {}/{} nodes  {size:>8}  {:.2} s", round.round, round.updates, round.asked, round.seconds)
+    format!(
+        "round {:>3}  accuracy {accuracy:.4}  loss {loss:.4}  {}/{} nodes  {size:>8}  {:.2} s",
+        round.round, round.updates, round.asked, round.seconds
+    )
 }
 
 fn gates(release: &ReleaseView) -> String {
@@ -222,8 +228,7 @@ async fn ask(told: &mut Told, fleet: &Fleet, seen: &[NodeInfo]) -> Result<(), Fa
                 let started = Instant::now();
                 let y = client.infer(model, &input, &[1, 1, 8, 8], x).await?;
                 latency.push(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
-                let best = y.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i as i64);
-                right += usize::from(best == Some(*label));
+                right += usize::from(argmax(&y).is_some_and(|class| i64::try_from(class) == Ok(*label)));
             }
             let info = seen.iter().find(|n| n.node.as_str() == name);
             let healthy = info.is_some_and(|n| n.health == Some(Health::Healthy));

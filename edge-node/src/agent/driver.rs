@@ -167,7 +167,9 @@ impl Driver {
             Effect::Preflight { job } => {
                 let class = sapwood_runtime::host_class().parse()?;
                 let input = match self.disk.free_bytes() {
-                    Ok(free_bytes) => Input::Inspected { job, device: Device { class, runtime: self.workbench.parsed_version(), free_bytes } },
+                    Ok(free_bytes) => {
+                        Input::Inspected { job, device: Device { class, runtime: self.workbench.parsed_version(), free_bytes } }
+                    }
                     Err(error) => Input::Failed { job, step: Step::Preflight, why: error.to_string() },
                 };
                 let _ = self.done.send(Ok(input));

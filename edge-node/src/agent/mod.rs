@@ -126,7 +126,8 @@ pub async fn start(parts: Parts<'_>) -> Result<Running, NodeError> {
     let runtime = workbench.runtime_version();
     let disk = Disk::open(&parts.state_dir)?;
     let settings = &parts.config.serve;
-    let mut driver = Driver::new(disk, workbench, engine.clone(), parts.store, parts.link, parts.report, settings.policy(), settings.probe).await?;
+    let mut driver =
+        Driver::new(disk, workbench, engine.clone(), parts.store, parts.link, parts.report, settings.policy(), settings.probe).await?;
     driver.recover().await?;
     let listen = settings.listen;
     let server = serve::start(listen, engine).map_err(|source| NodeError::Listen { address: listen, source })?;

@@ -140,7 +140,9 @@ pub(super) fn load(runtime: &Runtime, parts: &Parts, name: &str, version: &str, 
     let serving: ServingConfig = documents::from_bytes(CONFIG, part(CONFIG)?).map_err(|fault| fault.to_string())?;
     let onnx = match parts.get(PREPROCESS) {
         None => part(MODEL)?.to_vec(),
-        Some(prefix) => compose(&graph(PREPROCESS, prefix)?, &graph(MODEL, part(MODEL)?)?).map_err(|e| format!("preprocessing: {e}"))?.encode(),
+        Some(prefix) => {
+            compose(&graph(PREPROCESS, prefix)?, &graph(MODEL, part(MODEL)?)?).map_err(|e| format!("preprocessing: {e}"))?.encode()
+        }
     };
     let golden = Golden {
         inputs: Array::from_npy(golden::INPUTS, part(golden::INPUTS)?).map_err(|fault| fault.to_string())?,

@@ -56,7 +56,9 @@ impl std::fmt::Display for Outcome {
         match self {
             Self::Completed { nodes } => write!(f, "completed on {nodes} nodes"),
             Self::RolledBack { ring } => write!(f, "rolled back in ring {ring}"),
-            Self::HaltedNotConverged { ring, missing } => write!(f, "halted in ring {ring}; {} nodes have not gone back yet", missing.len()),
+            Self::HaltedNotConverged { ring, missing } => {
+                write!(f, "halted in ring {ring}; {} nodes have not gone back yet", missing.len())
+            }
             Self::Aborted { by } => write!(f, "aborted by {by}"),
             Self::Superseded { by } => write!(f, "superseded by {by}"),
         }

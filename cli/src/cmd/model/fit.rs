@@ -3,8 +3,7 @@
 use std::{ops::ControlFlow, path::Path, time::Instant};
 
 use sapwood_models::{
-    Dataset, Model, Targets, Tensor,
-    metrics,
+    Dataset, Model, Targets, Tensor, metrics,
     train::{Loss, Optimizer, TrainConfig, Trainer},
 };
 use sapwood_protocol::Digest;
@@ -111,7 +110,9 @@ pub(super) fn verify(file: &Path, data: &DataArgs, tolerance: f64) -> Result<Ans
     let model = read_model(file)?;
     let Dataset { x, .. } = data.read()?;
     let (ours, theirs) = (burn(&model, &x)?, ort(&model, &x)?);
-    let (Some(a), Some(b)) = (ours.as_f32(), theirs.as_f32()) else { return Err(Failure::usage("the model's first output is not float32")) };
+    let (Some(a), Some(b)) = (ours.as_f32(), theirs.as_f32()) else {
+        return Err(Failure::usage("the model's first output is not float32"));
+    };
     if ours.shape != theirs.shape {
         return Err(Failure::new(Exit::Refused, format!("Burn gives the shape {:?}, ONNX Runtime {:?}", ours.shape, theirs.shape)));
     }

@@ -16,7 +16,9 @@ use crate::output::{Answer, Failure};
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// A new model from the zoo.
-    #[command(after_help = "Examples:\n  sapwood model new cnn --shape 1,8,8 --classes 10 --out cnn.onnx\n  sapwood model new mlp --shape 64 --hidden 32,32 --classes 10 --out mlp.onnx\n  sapwood model new scale --shape 1,8,8 --factor 0.0625 --out preprocess.onnx")]
+    #[command(
+        after_help = "Examples:\n  sapwood model new cnn --shape 1,8,8 --classes 10 --out cnn.onnx\n  sapwood model new mlp --shape 64 --hidden 32,32 --classes 10 --out mlp.onnx\n  sapwood model new scale --shape 1,8,8 --factor 0.0625 --out preprocess.onnx"
+    )]
     New(NewArgs),
     /// What a model is made of, and what can be trained.
     #[command(after_help = "Example:\n  sapwood model inspect cnn.onnx --json")]
@@ -25,13 +27,17 @@ pub(crate) enum Verb {
         file: PathBuf,
     },
     /// Train on this machine.
-    #[command(after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx")]
+    #[command(
+        after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx"
+    )]
     Train(Box<TrainArgs>),
     /// Loss and accuracy on a data set.
     #[command(after_help = "Example:\n  sapwood model eval trained.onnx --data digits:12-14 --preprocess scale.onnx --runtime ort")]
     Eval(EvalArgs),
     /// A static INT8 model in Q/DQ form.
-    #[command(after_help = "Example:\n  sapwood model quantize trained.onnx --calibration digits:11 --preprocess scale.onnx --out int8.onnx")]
+    #[command(
+        after_help = "Example:\n  sapwood model quantize trained.onnx --calibration digits:11 --preprocess scale.onnx --out int8.onnx"
+    )]
     Quantize(QuantizeArgs),
     /// Whether Burn and ONNX Runtime give the same numbers.
     #[command(after_help = "Example:\n  sapwood model verify trained.onnx --data digits:11 --preprocess scale.onnx")]

@@ -21,7 +21,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  sapwood run submit run.toml --token nightly-2026-11-22 --watch")]
     Submit(SubmitArgs),
     /// The same run in one process, deterministic, without any server.
-    #[command(after_help = "Examples:\n  sapwood run simulate run.toml --nodes 10 --partition iid\n  sapwood run simulate run.toml --nodes 100 --partition dirichlet:0.5 --out trained.onnx\n  sapwood run simulate run.toml --nodes 10 --partition column:block --data digits:1-10")]
+    #[command(
+        after_help = "Examples:\n  sapwood run simulate run.toml --nodes 10 --partition iid\n  sapwood run simulate run.toml --nodes 100 --partition dirichlet:0.5 --out trained.onnx\n  sapwood run simulate run.toml --nodes 10 --partition column:block --data digits:1-10"
+    )]
     Simulate(SimulateArgs),
     /// All runs, newest first.
     List {

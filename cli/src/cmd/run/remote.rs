@@ -65,7 +65,9 @@ pub(super) async fn follow(remote: &mut Remote, run: &str, json: bool) -> Result
         let now: RunView = view(&document)?;
         bar.set_length(u64::from(now.of_rounds));
         bar.set_position(now.rounds.len() as u64);
-        bar.set_message(now.evaluation.and_then(|e| e.accuracy).map_or_else(|| now.state.to_string(), |a| format!("{} accuracy {a:.4}", now.state)));
+        bar.set_message(
+            now.evaluation.and_then(|e| e.accuracy).map_or_else(|| now.state.to_string(), |a| format!("{} accuracy {a:.4}", now.state)),
+        );
         last = Some(now);
     }
     bar.finish_and_clear();

@@ -24,7 +24,8 @@ pub(super) async fn submit(args: SubmitArgs, json: bool) -> Result<Answer, Failu
     if args.watch {
         return remote::watch(One { run: run.run.to_string(), operator: args.operator }, json).await;
     }
-    let text = format!("{} submitted: {} rounds\nprivacy: {}\nfollow it with: sapwood run watch {}", run.run, run.of_rounds, run.privacy, run.run);
+    let text =
+        format!("{} submitted: {} rounds\nprivacy: {}\nfollow it with: sapwood run watch {}", run.run, run.of_rounds, run.privacy, run.run);
     Ok(Answer::new(json!(run), text))
 }
 
@@ -33,7 +34,8 @@ pub(crate) async fn submit_spec(remote: &mut Remote, text: &str, folder: &Path, 
     let spec = Spec::parse(text)?;
     let objects = remote.put_all(&named_files(&spec, folder)?).await?;
     // Without a word of the caller's, the submission's own bytes are the word: sent twice by accident, it runs once.
-    let token = token.map_or_else(|| sapwood_protocol::Digest::of(format!("{text}{}", crate::clock::now()).as_bytes()).hex(), str::to_owned);
+    let token =
+        token.map_or_else(|| sapwood_protocol::Digest::of(format!("{text}{}", crate::clock::now()).as_bytes()).hex(), str::to_owned);
     let request = v1::SubmitRunRequest { spec: text.to_owned(), objects, token };
     view(&remote.client.submit_run(request).await.map_err(|s| refused(&s))?.into_inner())
 }
