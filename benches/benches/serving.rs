@@ -3,7 +3,7 @@
 //! `cargo bench -p sapwood-benches --bench serving [-- REQUESTS]`
 #![allow(clippy::print_stdout)]
 
-use std::{sync::Arc, thread, time::Instant};
+use std::{net::SocketAddr, sync::Arc, thread, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use sapwood_benches::{arguments, http, machine, median, proc, verdict};
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let installed = sapwood_runtime::install(InstallOptions::default(), &mut |_| ())?;
     let runtime = Runtime::load(Some(&installed.path))?;
     let requests = arguments().first().map_or(Ok(REQUESTS), |word| word.parse())?;
-    println!("serving, one thread, one client, {requests} requests, median of {REPEATS}; ONNX Runtime {}; {}", runtime.version(), machine());
+    println!("serving, one thread, {requests} requests, median of {REPEATS}; ONNX Runtime {}; {}", runtime.version(), machine());
     let cnn = compose(&zoo::scale(&[1, 8, 8], 1.0 / 16.0), &zoo::cnn([1, 8, 8], 10, 1))?;
     report(runtime, "cnn 1x8x8, the demo's", &cnn, &[1, 1, 8, 8], requests)?;
     report(runtime, "mlp 784-256-10", &zoo::mlp(784, &[256], 10, 1), &[1, 784], requests)
@@ -50,35 +50,55 @@ fn report(runtime: &'static Runtime, name: &str, model: &Model, shape: &[usize],
     engine.exchange(Some(served));
     let server = serve::start("127.0.0.1:0".parse()?, engine)?;
     let request = http::request("m", &input, shape, &x);
-    let mut client = http::Client::connect(server.address)?;
 
-    let (mut raw, mut answered, mut latency) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut raw, mut empty, mut alone, mut together, mut latency) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..REPEATS {
         let (cpu, y) = raw_session(runtime, &onnx, &input, shape, &x, requests)?;
         raw.push(cpu);
-        for _ in 0..requests / 10 {
-            client.send(&request, y.len())?;
-        }
-        let before = proc::thread_cpu(SERVER)?;
-        for _ in 0..requests {
-            let started = Instant::now();
-            let answer = client.send(&request, y.len())?;
-            latency.push(started.elapsed().as_secs_f64() * 1e6);
-            ensure!(answer == y, "the server's answer is not the raw session's");
-        }
-        answered.push((proc::thread_cpu(SERVER)? - before) / requests as f64 * 1e6);
+        empty.push(over_http(server.address, &http::live(), &[], 1, requests, &mut Vec::new())?);
+        alone.push(over_http(server.address, &request, &y, 1, requests, &mut latency)?);
+        together.push(over_http(server.address, &request, &y, 8, requests, &mut Vec::new())?);
     }
-    drop(client);
     server.stop();
 
-    let (raw, answered) = (median(&raw), median(&answered));
+    let (raw, empty) = (median(&raw), median(&empty));
     latency.sort_by(f64::total_cmp);
     let at = |share: f64| latency[((latency.len() - 1) as f64 * share) as usize];
     println!("  {name}");
-    println!("    CPU a request  {answered:6.1} us over HTTP, {raw:6.1} us raw: {:.2} x, {:.1} us more", answered / raw, answered - raw);
-    println!("                   bar {BAR} us more: {}", verdict(answered - raw, BAR));
-    println!("    wall           {:6.1} us median, {:.1} us p99, the client's share included", at(0.5), at(0.99));
+    println!("    raw session.run        {raw:6.1} us CPU");
+    println!("    empty GET              {empty:6.1} us CPU of the server's thread: HTTP and the kernel alone");
+    for (clients, answered) in [("1 client ", &alone), ("8 clients", &together)] {
+        let answered = median(answered);
+        let more = answered - raw;
+        println!("    inference, {clients}   {answered:6.1} us CPU, {:.2} x raw, {more:.1} us more; bar {BAR} us more: {}", answered / raw, verdict(more, BAR));
+        println!("                             {:.0} to {:.0} x less than MLServer (530 to 580 us more, JSON), {:.0} to {:.0} than KServe (870 to 930, binary)", 530.0 / more, 580.0 / more, 870.0 / more, 930.0 / more);
+    }
+    println!("    wall, 1 client         {:6.1} us median, {:.1} us p99, the client's share included", at(0.5), at(0.99));
     Ok(())
+}
+
+/// CPU of the server's thread for one request in microseconds, with `clients` requests under way at a time. Notes what each
+/// group of requests took.
+fn over_http(address: SocketAddr, request: &[u8], y: &[u8], clients: usize, requests: usize, latency: &mut Vec<f64>) -> Result<f64> {
+    let groups = requests / clients;
+    let mut clients = (0..clients).map(|_| http::Client::connect(address)).collect::<Result<Vec<_>>>()?;
+    let mut ask = |groups: usize| -> Result<()> {
+        for _ in 0..groups {
+            let started = Instant::now();
+            for client in &mut clients {
+                client.send(request)?;
+            }
+            for client in &mut clients {
+                ensure!(client.answer(y.len())? == y, "the server's answer is not the raw session's");
+            }
+            latency.push(started.elapsed().as_secs_f64() * 1e6);
+        }
+        Ok(())
+    };
+    ask(groups / 10)?;
+    let before = proc::thread_cpu(SERVER)?;
+    ask(groups)?;
+    Ok((proc::thread_cpu(SERVER)? - before) / (groups * clients.len()) as f64 * 1e6)
 }
 
 /// CPU of one `session.run` in microseconds, and its first output's bytes. On a thread of its own, so that the same kernel

@@ -19,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<()> {
     println!("training, batch 32, plain SGD, fp32, best of 3 epochs; {}", machine());
-    println!("PyTorch 2.15 as noted on an idle machine of the same kind; set OMP threads apart, no ratio is claimed");
+    println!("PyTorch 2.15 as noted on an idle machine of the same kind; noted only, no ratio is claimed");
     report("mlp 784-256-10", &zoo::mlp(784, &[256], 10, 1), &[784], 16384, ["52-55k", "60k"])?;
     report("lenet 1x28x28", &zoo::lenet(10, 1), &[1, 28, 28], 4096, ["9.5-11.2k", "16.4k"])
 }

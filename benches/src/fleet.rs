@@ -45,9 +45,10 @@ impl Fleet {
             fs::create_dir_all(&home)?;
             let terms = TokenTerms { labels: [].into(), node: Some(name.parse()?), lifetime: Duration::from_secs(600) };
             fs::write(home.join("token"), authority.mint(&terms, now)?.reveal().as_bytes())?;
+            // A node without data is never asked to train; what it has is not looked at here.
             let config = format!(
                 "name = {name:?}\ncoordinator = {:?}\ntrust = {:?}\nstate_dir = \"state\"\n\n[enrollment]\ntoken_file = \"token\"\n\n\
-                 [train]\nthreads = 1\nkind = \"random\"\n",
+                 [data]\nsource = \"digits:1\"\n\n[train]\nthreads = 1\nkind = \"random\"\n",
                 fleet.address,
                 fleet.deployment.trust(),
             );

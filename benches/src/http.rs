@@ -31,6 +31,11 @@ pub fn request(model: &str, input: &str, shape: &[usize], x: &[f32]) -> Vec<u8> 
     [head.as_bytes(), header.as_bytes(), &raw].concat()
 }
 
+/// `GET /v2/health/live`: what HTTP and the kernel cost, and nothing else.
+pub fn live() -> Vec<u8> {
+    b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec()
+}
+
 impl Client {
     /// Connects.
     ///
@@ -42,19 +47,27 @@ impl Client {
         Ok(Self { stream, buffer: vec![0; 1 << 16] })
     }
 
-    /// Sends `request` and reads the whole answer. Returns its last `tail` bytes.
+    /// Sends `request`.
+    ///
+    /// # Errors
+    /// If the server closed the connection.
+    pub fn send(&mut self, request: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(request)?)
+    }
+
+    /// Reads the whole answer to the request sent. Returns its last `tail` bytes.
     ///
     /// # Errors
     /// If the answer is not 200, or longer than 64 KiB.
-    pub fn send(&mut self, request: &[u8], tail: usize) -> Result<&[u8]> {
-        self.stream.write_all(request)?;
+    pub fn answer(&mut self, tail: usize) -> Result<&[u8]> {
         let mut have = 0;
         let whole = loop {
             have += self.read(have)?;
             let Some(end) = self.buffer[..have].windows(4).position(|w| w == b"\r\n\r\n") else { continue };
             let head = std::str::from_utf8(&self.buffer[..end])?;
             ensure!(head.starts_with("HTTP/1.1 200"), "the server answered {}", String::from_utf8_lossy(&self.buffer[..have]));
-            let length = head.lines().find_map(|line| line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")));
+            let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+            let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
             break end + 4 + length.context("the answer has no length")?.1.trim().parse::<usize>()?;
         };
         while have < whole {
