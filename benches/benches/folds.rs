@@ -3,12 +3,7 @@
 //! `cargo bench -p sapwood-benches --bench folds [-- folds=N] [seeds=N] [rounds=N]`
 #![allow(clippy::print_stdout)]
 
-use std::{
-    num::NonZeroUsize,
-    sync::Mutex,
-    thread,
-    time::Instant,
-};
+use std::{num::NonZeroUsize, sync::Mutex, thread, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use sapwood_benches::{arguments, machine, verdict};
@@ -47,7 +42,16 @@ fn main() -> Result<()> {
         }
     }
     let train = &spec.train;
-    println!("{folds} folds of two blocks held out x {seeds} seeds; {} rounds x {} epochs, batch {}, {} lr {} momentum {}; {}", train.rounds, train.local_epochs, train.batch, train.optimizer, train.lr, train.momentum, machine());
+    println!(
+        "{folds} folds of two blocks held out x {seeds} seeds; {} rounds x {} epochs, batch {}, {} lr {} momentum {}; {}",
+        train.rounds,
+        train.local_epochs,
+        train.batch,
+        train.optimizer,
+        train.lr,
+        train.momentum,
+        machine()
+    );
     println!("every training image is visited {} times in both", train.rounds * train.local_epochs);
     println!("fold  blocks  seed  federated  pooled  gap");
     let started = Instant::now();
@@ -69,7 +73,12 @@ fn measure(spec: &Spec, folds: usize, seeds: u64) -> Result<Vec<Pair>> {
             let Some((fold, seed)) = next else { return Ok(done) };
             let pair = one(spec, fold, seed)?;
             let Pair { federated, pooled, .. } = pair;
-            println!("{fold:>4}  {:>2}, {:>2}  {seed:>4}  {federated:>9.4}  {pooled:.4}  {:+.2}", 2 * fold - 1, 2 * fold, 100.0 * (pooled - federated));
+            println!(
+                "{fold:>4}  {:>2}, {:>2}  {seed:>4}  {federated:>9.4}  {pooled:.4}  {:+.2}",
+                2 * fold - 1,
+                2 * fold,
+                100.0 * (pooled - federated)
+            );
             done.push(pair);
         }
     };
@@ -117,7 +126,12 @@ fn summary(pairs: &[Pair], folds: usize) {
     if let Some(t) = folds.checked_sub(2).and_then(|n| T.get(n)) {
         let variance = by_fold.iter().map(|g| (g - average).powi(2)).sum::<f64>() / (folds - 1) as f64;
         let half = t * (variance / folds as f64).sqrt();
-        println!("           95 % interval {:+.2} to {:+.2}, clustered by fold (t, {} degrees of freedom)", average - half, average + half, folds - 1);
+        println!(
+            "           95 % interval {:+.2} to {:+.2}, clustered by fold (t, {} degrees of freedom)",
+            average - half,
+            average + half,
+            folds - 1
+        );
     }
     println!("The 14 form blocks come from 13 writers, so two blocks that are not in the same fold may share one.");
 }

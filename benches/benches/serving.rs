@@ -70,8 +70,18 @@ fn report(runtime: &'static Runtime, name: &str, model: &Model, shape: &[usize],
     for (clients, answered) in [("1 client ", &alone), ("8 clients", &together)] {
         let answered = median(answered);
         let more = answered - raw;
-        println!("    inference, {clients}   {answered:6.1} us CPU, {:.2} x raw, {more:.1} us more; bar {BAR} us more: {}", answered / raw, verdict(more, BAR));
-        println!("                             {:.0} to {:.0} x less than MLServer (530 to 580 us more, JSON), {:.0} to {:.0} than KServe (870 to 930, binary)", 530.0 / more, 580.0 / more, 870.0 / more, 930.0 / more);
+        println!(
+            "    inference, {clients}   {answered:6.1} us CPU, {:.2} x raw, {more:.1} us more; bar {BAR} us more: {}",
+            answered / raw,
+            verdict(more, BAR)
+        );
+        println!(
+            "                             {:.0} to {:.0} x less than MLServer (530 to 580 us more, JSON), {:.0} to {:.0} than KServe (870 to 930, binary)",
+            530.0 / more,
+            580.0 / more,
+            870.0 / more,
+            930.0 / more
+        );
     }
     println!("    wall, 1 client         {:6.1} us median, {:.1} us p99, the client's share included", at(0.5), at(0.99));
     Ok(())

@@ -38,7 +38,8 @@ impl Fleet {
         let deployment = found(&folder.join("farm"), &FoundOptions::local("bench".parse()?, "127.0.0.1:0".parse()?), now)?;
         let authority = Authority::open(&deployment.authority())?;
         let config = deployment.config();
-        let (coordinator, address) = spawn(&binary, &["coordinator", "serve", "--config", text(&config)?], &folder.join("coordinator.log"), "listening")?;
+        let (coordinator, address) =
+            spawn(&binary, &["coordinator", "serve", "--config", text(&config)?], &folder.join("coordinator.log"), "listening")?;
         let mut fleet = Self { binary, deployment, address, coordinator, nodes: Vec::new() };
         for name in (1..=nodes).map(|n| format!("node-{n:02}")) {
             let home = folder.join(&name);

@@ -153,17 +153,18 @@ impl Daemon {
         assert!(status.success(), "{} ended with {status}:\n{}", self.name, tail(&self.log()));
     }
 
-    /// Starts it and waits until it ends by itself: the exit code.
+    /// Starts it and waits until it ends by itself: the exit code, and everything it said.
     ///
     /// # Panics
     /// If it goes on for too long.
-    pub async fn end(&mut self) -> i32 {
-        if self.child.is_none() {
-            self.spawn().await;
-        }
-        let mut child = self.child.take().expect("it was started");
-        let status = timeout(DEADLINE, child.wait()).await.unwrap_or_else(|_| panic!("{} goes on:\n{}", self.name, tail(&self.log())));
-        status.expect("a child can be waited for").code().unwrap_or(-1)
+    pub async fn end(&mut self) -> (i32, String) {
+        let mut command = Command::new(binary());
+        command.args(&self.args).arg("--json").stdin(Stdio::null()).kill_on_drop(true);
+        command.env_remove("SAPWOOD_FAILPOINT").env_remove("SAPWOOD_TOKEN");
+        let output = timeout(DEADLINE, command.output()).await.unwrap_or_else(|_| panic!("{} goes on", self.name));
+        let output = output.expect("the binary starts");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap_or(-1), said)
     }
 }
 

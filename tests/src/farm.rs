@@ -158,9 +158,18 @@ impl Farm {
     pub fn submit(&self, spec: &str, token: &str) -> Answer {
         let file = self.root().join("run.toml");
         fs::write(&file, spec).expect("run.toml is written");
-        let credentials = self.deployment.root().join("operator");
-        let [file, credentials] = [file, credentials].map(|path| path.to_str().expect("a path of text").to_owned());
-        sapwood(&["run", "submit", &file, "--token", token, "--coordinator", &self.address, "--credentials", &credentials])
+        self.call(&["run", "submit", file.to_str().expect("a path of text"), "--token", token])
+    }
+
+    /// Calls the coordinator by the command line, as its operator.
+    pub fn call(&self, args: &[&str]) -> Answer {
+        self.call_as(args, &self.deployment.root().join("operator"))
+    }
+
+    /// Calls the coordinator by the command line, with the credentials in this folder.
+    pub fn call_as(&self, args: &[&str], credentials: &Path) -> Answer {
+        let credentials = credentials.to_str().expect("a path of text");
+        sapwood(&[args, &["--coordinator", &self.address, "--credentials", credentials]].concat())
     }
 
     /// Submits a run as often as it takes, and follows it until every node serves what came of it.
@@ -169,8 +178,10 @@ impl Farm {
     /// If that does not happen, or if a script is not played to its end.
     pub async fn finish(&mut self, spec: &str) -> Finished {
         let begun = Instant::now();
+        // Its own bytes are its word: sent again after a death, it runs once.
+        let token = Digest::of(spec.as_bytes()).hex();
         let run = loop {
-            let answer = self.submit(spec, "the-run");
+            let answer = self.submit(spec, &token);
             self.tend().await;
             if answer.code == 0 {
                 break answer.json["data"]["run"].as_str().expect("a run has a name").to_owned();

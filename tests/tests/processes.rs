@@ -95,35 +95,61 @@ async fn a_run_is_released_rolled_out_and_served() {
     );
 }
 
-/// A coordinator that dies while it takes a run in, in a round, at its commit, and while it builds a release.
+/// A coordinator that dies while it takes a run in, in each phase of a round, at its commit, and while it builds a release.
 #[tokio::test]
 async fn a_coordinator_killed_in_a_run_goes_on_to_the_same_model() {
     let _alone = ONE.lock().await;
     let same = undisturbed().await;
-    let taking_in = ["object.renamed", "run.after-commit.created", "run.before-send.attempt-opened"];
-    assert_eq!(play(&taking_in, [&[], &[], &[]]).await.params(), same);
-    let round = ["run.after-commit.update-accepted", "run.parameters-stored", "run.after-commit.round-committed"];
-    assert_eq!(play(&round, [&[], &[], &[]]).await.params(), same);
-    let release = ["run.before-send.round-committed@2", "run.candidate-built", "run.after-commit.candidate-released"];
-    assert_eq!(play(&release, [&[], &[], &[]]).await.params(), same);
+    for script in [
+        ["object.synced", "object.renamed", "run.after-commit.created", "run.before-send.started"],
+        [
+            "run.after-commit.attempt-opened",
+            "run.before-send.attempt-opened",
+            "run.after-commit.update-accepted",
+            "run.before-send.update-accepted@2",
+        ],
+        ["run.after-commit.collection-closed", "run.parameters-stored", "run.after-commit.round-committed", "run.scored"],
+        [
+            "run.before-send.round-committed@2",
+            "run.after-commit.training-finished",
+            "run.candidate-built",
+            "run.after-commit.candidate-released",
+        ],
+    ] {
+        assert_eq!(play(&script, [&[], &[], &[]]).await.params(), same);
+    }
 }
 
-/// A coordinator that dies in a rollout.
+/// A coordinator that dies in each phase of a rollout.
 #[tokio::test]
 async fn a_coordinator_killed_in_a_rollout_goes_on() {
     let _alone = ONE.lock().await;
     let same = undisturbed().await;
-    let rollout = ["rollout.after-commit.ring-opened", "rollout.before-send.node-confirmed", "rollout.after-commit.ring-passed"];
-    assert_eq!(play(&rollout, [&[], &[], &[]]).await.params(), same);
+    for script in [
+        [
+            "rollout.after-commit.created",
+            "rollout.after-commit.ring-opened",
+            "rollout.before-send.ring-opened",
+            "rollout.after-commit.node-confirmed",
+        ],
+        [
+            "rollout.before-send.node-confirmed",
+            "rollout.after-commit.ring-passed",
+            "rollout.after-commit.ring-skipped",
+            "rollout.before-send.completed",
+        ],
+    ] {
+        assert_eq!(play(&script, [&[], &[], &[]]).await.params(), same);
+    }
 }
 
-/// Nodes that die while training, sending, downloading and exchanging slots.
+/// Nodes that die while enrolling, training, sending, downloading and exchanging slots.
 #[tokio::test]
 async fn nodes_killed_anywhere_go_on() {
     let _alone = ONE.lock().await;
     let same = undisturbed().await;
-    let first = ["node.while-training", "agent.while-downloading", "agent.before-exchange-rename"];
-    let second = ["node.after-trained", "agent.before-stage-rename", "agent.after-exchange-rename"];
-    let third = ["node.after-submitted", "agent.after-commit.assigned", "agent.before-effects.committed"];
+    let first = ["node.after-enrollment-request", "node.while-training", "agent.while-downloading", "agent.before-exchange-rename"];
+    let second = ["node.after-ticket", "node.after-trained", "agent.before-stage-rename", "agent.after-exchange-rename"];
+    let third = ["node.while-submitting", "node.after-submitted", "agent.after-commit.assigned", "agent.before-effects.committed"];
     assert_eq!(play(&[], [&first, &second, &third]).await.params(), same);
 }

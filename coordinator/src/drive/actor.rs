@@ -178,7 +178,7 @@ impl<M: Protocol, H: Hands<M>> Actor<M, H> {
                     continue;
                 }
             }
-            self.step(batch.drain(..).collect()).await?;
+            self.step(std::mem::take(&mut batch)).await?;
         }
         Ok(End::Over)
     }

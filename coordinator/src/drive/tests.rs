@@ -40,7 +40,7 @@ enum Ask {
     Get(u32),
     Tick,
     /// What an effect says at once.
-    Again(u32),
+    Again,
 }
 
 enum Deed {
@@ -71,8 +71,8 @@ impl Machine for Toy {
             Ask::Get(n) => Ok(Decision::nothing().event(Fact::Got { n }).effect(Deed::Tell(n)).effect(Deed::Echo(n))),
             Ask::Tick => Ok(Decision::nothing().event(Fact::Late { at: cx.now })),
             // The first number is not enough to close, so the last one closes.
-            Ask::Again(_) if self.got.len() == self.wanted as usize && !self.closed => Ok(Decision::nothing().event(Fact::Closed)),
-            Ask::Again(_) => Ok(Decision::nothing()),
+            Ask::Again if self.got.len() == self.wanted as usize && !self.closed => Ok(Decision::nothing().event(Fact::Closed)),
+            Ask::Again => Ok(Decision::nothing()),
         }
     }
     fn apply(mut self, event: &Fact) -> Self {
@@ -139,7 +139,7 @@ impl Hands<Toy> for ToyHands {
             Deed::Tell(_) => Vec::new(),
             Deed::Echo(n) => {
                 self.done.lock().unwrap().push(n);
-                vec![Ask::Again(n)]
+                vec![Ask::Again]
             }
         })
     }
@@ -202,7 +202,7 @@ async fn life(store: Arc<dyn Store>) -> Result<(), Killed> {
 }
 
 async fn state_of(store: &dyn Store) -> Toy {
-    actor::load::<Toy>(store, &name()).await.unwrap().0
+    load::<Toy>(store, &name()).await.unwrap().0
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,7 +52,9 @@ impl CertificateRequest {
         // The algorithm is not among the signed bytes, and the parser takes other tags for it.
         let signed = request.certification_request_info.raw;
         let after = (signed.as_ptr() as usize - der.as_ptr() as usize) + signed.len();
-        if !der[after..].starts_with(&ECDSA_WITH_SHA256) {
+        // Nor is the number of unused bits of the signature's bit string: DER has none here.
+        let signature = der[after..].strip_prefix(&ECDSA_WITH_SHA256[..]);
+        if !matches!(signature, Some([0x03, _, 0, ..])) {
             return Err(PkiError::request("it is not signed by ECDSA with SHA-256"));
         }
         request.verify_signature().map_err(|_| PkiError::request("it is not signed with the key that it asks for"))?;

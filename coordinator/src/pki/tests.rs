@@ -189,7 +189,7 @@ fn forged_and_foreign_requests_are_refused() {
         forged[at] ^= 1;
         assert!(CertificateRequest::parse(&forged).is_err(), "byte {at}");
     }
-    let mut longer = good.clone();
+    let mut longer = good;
     longer.push(0);
     assert!(CertificateRequest::parse(&longer).is_err());
     assert!(CertificateRequest::parse(&[]).is_err());

@@ -310,7 +310,8 @@ fn array(tensor: Tensor) -> sapwood_protocol::release::golden::Array {
 fn each_gate_stops_the_release() {
     let (bench, key) = (Bench::new(), key());
     let candidates = candidates(&key, instant_probe());
-    let red: [(&str, fn(&mut Gates)); 5] = [
+    type Tighten = fn(&mut Gates);
+    let red: [(&str, Tighten); 5] = [
         ("min_accuracy", |gates| gates.min_accuracy = Some(0.9999)),
         ("max_int8_drop", |gates| gates.max_int8_drop = Some(-0.5)),
         ("max_bytes", |gates| gates.max_bytes = Some(100)),

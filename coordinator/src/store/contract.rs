@@ -238,7 +238,7 @@ async fn a_token_enrols_once(store: Arc<dyn Store>) {
     one(&store, enroll(&first)).await.unwrap();
     one(&store, enroll(&Enrollment { at: soon(), ..first.clone() })).await.unwrap();
     assert!(matches!(one(&store, enroll(&request("other", "t1"))).await, Err(StoreError::Conflict { .. })));
-    assert_eq!(store.pending_enrollments().await.unwrap(), [first.clone()]);
+    assert_eq!(store.pending_enrollments().await.unwrap(), std::slice::from_ref(&first));
     let answer = |id, reply: &str| Intent::Answer { id, reply: reply.into() };
     one(&store, answer(first.id, "yes")).await.unwrap();
     one(&store, answer(first.id, "no")).await.unwrap();

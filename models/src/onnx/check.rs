@@ -39,7 +39,7 @@ pub(super) fn model(proto: &ModelProto) -> Result<(), ModelError> {
 /// Names visible to a subgraph from the graphs around it.
 #[derive(Default)]
 struct Scope<'a> {
-    outer: Option<&'a Scope<'a>>,
+    outer: Option<&'a Self>,
     names: HashSet<&'a str>,
 }
 

@@ -25,7 +25,6 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::{
     clock::TokioClock,
-    drive,
     release::{BuildJob, Built, EvaluateJob, WorkError},
     store::MemoryStore,
     testing,

@@ -136,9 +136,12 @@ impl Binary {
     }
 }
 
+/// Two operands of one rank, and the shape of their result.
+type Aligned<B> = (FloatTensor<B>, FloatTensor<B>, Vec<usize>);
+
 /// Brings both operands to one rank (the backend broadcasts only extents of 1) and tells
 /// the shape of the result.
-pub(super) fn aligned<B: Engine>(x: FloatTensor<B>, y: FloatTensor<B>) -> Result<(FloatTensor<B>, FloatTensor<B>, Vec<usize>), Fault> {
+pub(super) fn aligned<B: Engine>(x: FloatTensor<B>, y: FloatTensor<B>) -> Result<Aligned<B>, Fault> {
     let (dx, dy) = (dims::<B>(&x), dims::<B>(&y));
     let shape = broadcast(&dx, &dy)?;
     let rank = shape.len().max(1);

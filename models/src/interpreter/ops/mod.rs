@@ -25,9 +25,12 @@ mod tests;
 use super::engine::Engine;
 use super::operator::Compile;
 
+/// Finds the compiler of an operator of one family by name.
+type Family<B> = fn(&str) -> Option<Compile<B>>;
+
 /// The compiler of a standard operator, or `None` if there is no such operator here.
 pub(super) fn find<B: Engine>(op_type: &str) -> Option<Compile<B>> {
-    let families: [fn(&str) -> Option<Compile<B>>; 15] = [
+    let families: [Family<B>; 15] = [
         activation::family::<B>,
         batch_norm::family::<B>,
         constant::family::<B>,
