@@ -1,4 +1,5 @@
 //! Real processes: a run becomes a release, a rollout, an answer; and again, with somebody killed everywhere on the way.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells what it found and what it skipped")]
 
 use std::sync::OnceLock;
 

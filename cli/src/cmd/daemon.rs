@@ -1,6 +1,6 @@
 //! What both daemons share: when to stop.
 
-use std::{future::Future, pin::pin};
+use std::pin::pin;
 
 use tokio::{
     io::AsyncReadExt,
@@ -18,13 +18,11 @@ pub(super) async fn asked_to_stop(until_stdin_closes: bool) {
     }
 }
 
-fn stdin_closes(wanted: bool) -> impl Future<Output = ()> {
-    async move {
-        if !wanted {
-            return std::future::pending().await;
-        }
-        let mut stdin = tokio::io::stdin();
-        let mut buffer = [0; 64];
-        while stdin.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+async fn stdin_closes(wanted: bool) {
+    if !wanted {
+        return std::future::pending().await;
     }
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = [0; 64];
+    while stdin.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
 }

@@ -64,5 +64,5 @@ fn node(config: &std::path::Path, token: Option<String>, until_stdin_closes: boo
 
 fn cold_start(folder: &std::path::Path, ort_lib: Option<&std::path::Path>) -> Result<Answer, Failure> {
     let measured = probe::cold_start(folder, ort_lib).or_fail(Exit::Internal)?;
-    Ok(Answer::new(&measured, format!("{measured:?}")))
+    Ok(Answer::new(measured, format!("{measured:?}")))
 }

@@ -82,7 +82,7 @@ pub(super) async fn tell(stage: &Stage, fleet: &Fleet, json: bool) -> Result<Tol
     }
     let rollout = rings(&mut remote, by_name(), json).await?;
     let files = files(&mut remote, stage, &release, &operator).await?;
-    let manifest = Manifest::parse(&std::fs::read(&files.manifest).map_err(|e| Failure::internal(e))?)?;
+    let manifest = Manifest::parse(&std::fs::read(&files.manifest).map_err(Failure::internal)?)?;
     let seen: Vec<NodeInfo> = view(&remote.client.list_nodes(v1::ListRequest {}).await.map_err(|s| refused(&s))?.into_inner())?;
     let mut told = Told { run, release, manifest, rollout, nodes: Vec::new(), latency_us: Vec::new(), images: 0, files };
     ask(&mut told, fleet, &seen).await?;
