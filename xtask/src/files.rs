@@ -59,10 +59,26 @@ pub(crate) fn machine_paths(root: &Path) -> Result<Vec<String>> {
     for path in tracked(root)?.iter().filter(|p| *p != "xtask/src/files.rs") {
         let Ok(text) = fs::read_to_string(root.join(path)) else { continue };
         for (number, line) in text.lines().enumerate() {
-            if let Some(word) = MACHINE.iter().find(|w| line.contains(**w)) {
+            if let Some(word) = MACHINE.iter().find(|w| is_path(line, w)) {
                 found.push(format!("{path}:{}: {word} is a path of one machine", number + 1));
             }
         }
     }
     Ok(found)
+}
+
+/// Whether a path begins there; `sapwood/work/v1` is none.
+fn is_path(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_told_from_a_label() {
+        assert!(is_path("cd /root/x", "/root/") && is_path("\"/root/x\"", "/root/"));
+        assert!(!is_path("b\"sapwood/work/v1\"", "/work/"));
+    }
 }

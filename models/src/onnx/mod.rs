@@ -18,6 +18,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use prost::Message as _;
 
 use crate::ModelError;
@@ -65,7 +67,8 @@ impl Default for Limits {
 /// An ONNX model that passed every check of [`Model::decode`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    proto: pb::ModelProto,
+    /// Shared by clones: weights can be large, and a model is never edited in place.
+    proto: Arc<pb::ModelProto>,
 }
 
 /// Name, type and shape of a graph input or output.
@@ -174,7 +177,7 @@ impl Model {
     /// As [`Model::decode`], but for the limits on bytes and counts.
     pub fn new(proto: pb::ModelProto) -> Result<Self, ModelError> {
         check::model(&proto)?;
-        Ok(Self { proto })
+        Ok(Self { proto: Arc::new(proto) })
     }
 
     /// The file's bytes.
@@ -189,7 +192,7 @@ impl Model {
 
     /// Gives the message away, to edit it and come back through [`Model::new`].
     pub fn into_proto(self) -> pb::ModelProto {
-        self.proto
+        Arc::unwrap_or_clone(self.proto)
     }
 
     /// The main graph.

@@ -63,6 +63,8 @@ impl Trainer {
         })?;
         let mut trainer = Self { model: model.clone(), config, layout, input, width: 0, learn, infer, weights: Vec::new() };
         trainer.load(&flat);
+        // The rehearsal needs room for gradients.
+        drop(flat);
         trainer.rehearse()?;
         Ok(trainer)
     }
