@@ -125,7 +125,7 @@ fn report(case: &Case, repeats: usize) -> Result<()> {
         case.flower_memory,
         case.flower_memory / (memory / 1e6)
     );
-    println!("             bar 6 x model + 64 MiB + 160 KiB x nodes = {:.1} MB: {}", bar / 1e6, verdict(memory, bar));
+    println!("             bar (set for 10M) 6 x model + 64 MiB + 160 KiB x nodes = {:.1} MB: {}", bar / 1e6, verdict(memory, bar));
     Ok(())
 }
 
