@@ -57,6 +57,11 @@ pub(crate) fn view<T: DeserializeOwned>(document: &v1::Document) -> Result<T, Fa
 
 /// A refusal from the other side, with the exit code that it means.
 pub(crate) fn refused(status: &Status) -> Failure {
+    // In TLS 1.3 a server refuses a client's certificate after the handshake: all that is seen of it is a line that breaks.
+    if std::error::Error::source(status).is_some() && matches!(status.code(), Code::Cancelled | Code::Unknown) {
+        let failure = Failure::new(Exit::TimedOut, format!("the coordinator broke the line off: {}", status.message()));
+        return failure.hint("does it accept the certificate in --credentials? Its log says");
+    }
     let exit = match status.code() {
         Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
         Code::NotFound => Exit::NotFound,
@@ -70,16 +75,14 @@ pub(crate) fn refused(status: &Status) -> Failure {
 }
 
 impl Remote {
-    /// Stores a file under its digest; what arrived before is not sent again.
+    /// Stores a file under its digest; what arrived before is not sent again. Also where all of it arrived: a coordinator that
+    /// died before it kept the object keeps it now.
     pub(crate) async fn put(&mut self, path: &Path) -> Result<Digest, Failure> {
         let bytes = read_whole(path)?;
         let digest = Digest::of(&bytes);
         let key = v1::PutKey { digest: digest.as_bytes().to_vec().into() };
         let offset = self.client.put_status(key).await.map_err(|s| refused(&s))?.into_inner().received;
         let total = bytes.len() as u64;
-        if offset == total && total > 0 {
-            return Ok(digest);
-        }
         let header = v1::PutHeader { digest: digest.as_bytes().to_vec().into(), total, offset };
         let rest = bytes.slice(usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len())..);
         let chunks = (0..rest.len()).step_by(CHUNK).map(move |at| rest.slice(at..rest.len().min(at + CHUNK)));
