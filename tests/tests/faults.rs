@@ -87,6 +87,7 @@ async fn a_wrong_run_or_a_wrong_operator_is_refused() {
     fs::copy(farm.deployment.operator_ca(), foreign.join("ca.pem")).expect("a file is copied");
     let refused = farm.call_as(&["run", "list"], &foreign);
     assert!(matches!(refused.code, 5 | 7), "{refused:?}");
+    assert!(refused.error().contains("certificate"), "{}", refused.error());
     assert_eq!(farm.call(&["run", "list"]).json["data"]["runs"], serde_json::json!([]));
 }
 

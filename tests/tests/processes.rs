@@ -102,7 +102,7 @@ async fn a_coordinator_killed_in_a_run_goes_on_to_the_same_model() {
     let _alone = ONE.lock().await;
     let same = undisturbed().await;
     for script in [
-        ["object.renamed", "run.after-commit.created", "run.before-send.started", "run.before-send.attempt-opened"],
+        ["object.synced", "object.renamed", "run.after-commit.created", "run.before-send.started"],
         [
             "run.after-commit.attempt-opened",
             "run.before-send.attempt-opened",
