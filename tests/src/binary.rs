@@ -21,7 +21,7 @@ pub fn binary() -> &'static Path {
         let path = folder.join("sapwood");
         if !path.exists() {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let built = Command::new(cargo).args(["build", "--release", "-p", "sapwood"]).status().expect("cargo runs");
+            let built = Command::new(cargo).args(["build", "--release"]).status().expect("cargo runs");
             assert!(built.success() && path.exists(), "sapwood was not built at {}", path.display());
         }
         path

@@ -1,0 +1,81 @@
+//! The command line is a contract: exit codes, one JSON object, help with examples.
+//!
+//! That this file exists also makes `cargo test` build the binary, which the tests of whole processes start.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+fn sapwood(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sapwood")).args(args).output().expect("the binary starts")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
+}
+
+#[test]
+fn every_noun_has_help_with_its_verbs() {
+    for noun in ["coordinator", "node", "runtime", "model", "run", "release", "rollout", "fleet", "demo", "init", "doctor"] {
+        let output = sapwood(&[noun, "--help"]);
+        assert!(output.status.success(), "{noun}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: sapwood"), "{noun}");
+    }
+    assert!(String::from_utf8_lossy(&sapwood(&["--help"]).stdout).contains("Examples:"));
+}
+
+#[test]
+fn faults_have_their_exit_codes_and_one_json_object() {
+    for (args, code, name) in [
+        (&["--json", "nonsense"][..], 2, "usage"),
+        (&["--json", "model", "inspect", "nowhere.onnx"], 4, "not-found"),
+        (&["--json", "model", "inspect", "Cargo.toml"], 2, "usage"),
+        (&["--json", "run", "list", "--credentials", "nowhere"], 5, "not-authorized"),
+        (&["--json", "coordinator", "serve", "--config", "nowhere.toml"], 2, "usage"),
+    ] {
+        let output = sapwood(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        let said = json(&output);
+        assert_eq!((said["schema"].as_str(), said["error"]["code"].as_str()), (Some("sapwood/v1"), Some(name)), "{args:?}: {said}");
+        assert!(!said["error"]["message"].as_str().unwrap_or_default().is_empty(), "{args:?}");
+    }
+}
+
+/// A model from nothing to INT8 without any server.
+#[test]
+fn a_model_is_made_trained_scored_and_quantized() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (cnn, scale, trained, int8) = (path("cnn.onnx"), path("scale.onnx"), path("trained.onnx"), path("int8.onnx"));
+    let done = |args: &[&str]| {
+        let output = sapwood(&[&["--json"], args].concat());
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+        json(&output)["data"].clone()
+    };
+    done(&["model", "new", "cnn", "--shape", "1,8,8", "--classes", "10", "--out", text(&cnn)]);
+    done(&["model", "new", "scale", "--shape", "1,8,8", "--factor", "0.0625", "--out", text(&scale)]);
+    let inspected = done(&["model", "inspect", text(&cnn)]);
+    assert!(inspected["trainable"].as_u64().unwrap() > 1000 && inspected["untrainable"].as_array().unwrap().is_empty());
+    let fit =
+        ["model", "train", text(&cnn), "--data", "digits:1-4", "--preprocess", text(&scale), "--epochs", "6", "--out", text(&trained)];
+    let epochs = done(&fit)["epochs"].as_array().unwrap().len();
+    assert_eq!(epochs, 6);
+    let score = |model: &Path, runtime: &str| {
+        let args = ["model", "eval", text(model), "--data", "digits:12-14", "--preprocess", text(&scale), "--runtime", runtime];
+        done(&args)["accuracy"].as_f64().unwrap()
+    };
+    let burn = score(&trained, "burn");
+    assert!(burn > 0.75, "{burn}");
+    let quantized =
+        done(&["model", "quantize", text(&trained), "--calibration", "digits:11", "--preprocess", text(&scale), "--out", text(&int8)]);
+    assert!(quantized["int8_bytes"].as_u64() < quantized["fp32_bytes"].as_u64());
+    done(&["runtime", "install"]);
+    assert!((score(&int8, "ort") - burn).abs() < 0.03, "INT8 keeps the accuracy");
+}
