@@ -8,7 +8,8 @@ use crate::output::{Answer, Failure, OrFail, bytes};
 
 pub(super) fn quantize(args: &QuantizeArgs) -> Result<Answer, Failure> {
     let model = read_model(&args.file)?;
-    let target: int8::Target = args.target.parse().or_usage()?;
+    // Both spellings of the architecture are in use: Rust's and everybody else's.
+    let target: int8::Target = args.target.replace("x86-64", "x86_64").parse().or_usage()?;
     let data = read_data(&args.calibration, args.schema.as_deref(), args.preprocess.as_deref())?;
     let rows: Vec<usize> = (0..data.len().min(args.samples)).collect();
     let ranges = int8::ranges(&model, &data.subset(&rows).x).or_usage()?;
