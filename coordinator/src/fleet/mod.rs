@@ -16,7 +16,6 @@ use std::{
 use sapwood_protocol::{
     DeviceClass, Fault, NodeId, RingId, Secrets, Ticket, Timestamp,
     fault::{Lack, Misuse},
-    membership::SignedMembership,
     release::view::NodeInfo,
     rollout::{Assignment, NodeStatus, NodeView},
 };
@@ -110,14 +109,6 @@ struct Line {
     levels: watch::Sender<Levels>,
 }
 
-/// Whether the authority has since given the name to another identity: a node whose state was lost and that enrolled again
-/// begins with no ticket. An older membership never displaces a newer one.
-fn enrolled_anew(known: &[u8], shown: &[u8]) -> bool {
-    let read = |bytes| serde_json::from_slice::<SignedMembership>(bytes).ok().map(|membership| membership.statement);
-    let (Some(known), Some(shown)) = (read(known), read(shown)) else { return false };
-    shown.identity != known.identity && shown.issued > known.issued
-}
-
 impl Fleet {
     /// Reads who was ever here.
     pub async fn open(
@@ -164,11 +155,7 @@ impl Fleet {
         let NodeHello { node: name, membership, labels, ticket, profile, status } = hello;
         let mut issued = ticket;
         self.update(&name, |row| {
-            let mut expected = Expected { current: row.ticket, previous: row.previous_ticket };
-            if enrolled_anew(&row.membership, &membership) {
-                expected = Expected { current: None, previous: None };
-            }
-            let next = self.tickets.next(&name, expected, ticket, secrets)?;
+            let next = self.tickets.next(&name, Expected { current: row.ticket, previous: row.previous_ticket }, ticket, secrets)?;
             (row.ticket, row.previous_ticket) = (next.current, next.previous);
             issued = next.current;
             row.membership.clone_from(&membership);
