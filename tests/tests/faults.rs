@@ -269,6 +269,29 @@ async fn a_cloned_or_restored_node_is_refused() {
     clone.stop().await;
 }
 
+/// A node whose disk is lost enrols again under a new token and the same name, and is no clone of what it was.
+#[tokio::test]
+async fn a_node_that_lost_its_state_enrols_again() {
+    let _alone = ONE.lock().await;
+    let mut farm = Farm::found(1);
+    farm.coordinator.start().await;
+    bounce(&mut farm, 2).await;
+    let lost = farm.root().join("lost");
+    copy(&farm.root().join("node-1"), &lost);
+    fs::remove_dir_all(farm.state_of("node-1")).expect("the state is removed");
+    let token = farm.token("node-1", "lab", Duration::from_secs(600));
+    farm.nodes[0] = farm.node("node-1", &token, "digits:1");
+    bounce(&mut farm, 2).await;
+
+    // The old disk has turned up: its identity was displaced.
+    let mut found = farm.node_in("lost", &lost);
+    let before = found.log().len();
+    found.start().await;
+    eventually("it is told", async || found.log()[before..].contains("restored backup or a clone").then_some(())).await;
+    assert!(!found.log()[before..].contains("connected coordinator"), "{}", found.log());
+    found.stop().await;
+}
+
 /// A coordinator that forgot a run, a release and every ticket since its backup: its nodes come back and work.
 #[tokio::test]
 async fn a_coordinator_from_an_old_backup_goes_on() {

@@ -132,8 +132,8 @@ impl State {
     }
 
     /// What a node runs, and how it is.
-    pub async fn report(&self, node: &NodeId, status: NodeStatus) -> Result<(), Fault> {
-        self.fleet().report(node, status.clone()).await?;
+    pub async fn report(&self, node: &NodeId, ticket: Option<Ticket>, status: NodeStatus) -> Result<(), Fault> {
+        self.fleet().report(node, ticket, status.clone()).await?;
         self.tell_rollouts(node, &status).await;
         Ok(())
     }

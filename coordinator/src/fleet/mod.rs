@@ -15,7 +15,8 @@ use std::{
 
 use sapwood_protocol::{
     DeviceClass, Fault, NodeId, RingId, Secrets, Ticket, Timestamp,
-    fault::{Lack, Misuse},
+    fault::{Lack, Misbehaviour, Misuse},
+    membership::SignedMembership,
     release::view::NodeInfo,
     rollout::{Assignment, NodeStatus, NodeView},
 };
@@ -109,6 +110,29 @@ struct Line {
     levels: watch::Sender<Levels>,
 }
 
+/// How the membership that a node shows stands to the one that it showed last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// The same identity, or nobody was here before.
+    Same,
+    /// The authority has since given the name to another identity: the node's state was lost, and it enrolled again.
+    Anew,
+    /// The identity that was displaced.
+    Displaced,
+}
+
+impl Standing {
+    fn of(shown: &[u8], known: &[u8]) -> Self {
+        let read = |bytes| serde_json::from_slice::<SignedMembership>(bytes).ok().map(|membership| membership.statement);
+        match (read(shown), read(known)) {
+            (Some(shown), Some(known)) if shown.identity == known.identity => Self::Same,
+            (Some(shown), Some(known)) if shown.issued > known.issued => Self::Anew,
+            (Some(_), Some(_)) => Self::Displaced,
+            _ => Self::Same,
+        }
+    }
+}
+
 impl Fleet {
     /// Reads who was ever here.
     pub async fn open(
@@ -150,12 +174,17 @@ impl Fleet {
     /// Opens a node's line. The new ticket is durable before it is handed out; an older line of the node is closed.
     ///
     /// # Errors
-    /// [`sapwood_protocol::fault::Misbehaviour::ClonedIdentity`] if the ticket is not one of the node's last two.
+    /// [`Misbehaviour::ClonedIdentity`] if the ticket is not one of the node's last two, or the identity was displaced.
     pub async fn connect(self: &Arc<Self>, hello: NodeHello, secrets: &mut dyn Secrets) -> Result<(Ticket, Orders), Fault> {
         let NodeHello { node: name, membership, labels, ticket, profile, status } = hello;
         let mut issued = ticket;
         self.update(&name, |row| {
-            let next = self.tickets.next(&name, Expected { current: row.ticket, previous: row.previous_ticket }, ticket, secrets)?;
+            let expected = Expected { current: row.ticket, previous: row.previous_ticket };
+            let next = match (Standing::of(&membership, &row.membership), ticket) {
+                (Standing::Displaced, _) => return Err(Misbehaviour::ClonedIdentity { node: name.clone() }.into()),
+                (Standing::Anew, None) => self.tickets.first(&name, expected, secrets),
+                _ => self.tickets.next(&name, expected, ticket, secrets)?,
+            };
             (row.ticket, row.previous_ticket) = (next.current, next.previous);
             issued = next.current;
             row.membership.clone_from(&membership);
@@ -214,8 +243,8 @@ impl Fleet {
 
     /// Takes down what a node says about itself.
     ///
-    /// A node reports after it has stored the ticket of its Welcome: the one before is worth nothing from now on.
-    pub async fn report(&self, name: &NodeId, status: NodeStatus) -> Result<(), Fault> {
+    /// It shows a ticket that it has stored. If that is the newest one, the one before is worth nothing from now on.
+    pub async fn report(&self, name: &NodeId, ticket: Option<Ticket>, status: NodeStatus) -> Result<(), Fault> {
         let now = self.clock.now();
         let known = self.with(|nodes| {
             let node = nodes.get_mut(name)?;
@@ -230,7 +259,9 @@ impl Fleet {
                 return Err(unknown(name));
             }
             row.status = Some(json(&status));
-            row.previous_ticket = row.ticket;
+            if ticket == row.ticket {
+                row.previous_ticket = row.ticket;
+            }
             Ok(())
         })
         .await

@@ -55,6 +55,12 @@ impl Tickets {
         Ok(Expected { current: Some(self.issue(node, count, secrets)), previous: shown })
     }
 
+    /// What to expect of a `node` that begins without a state. Higher than all before, which are worth nothing from now on.
+    pub(super) fn first(&self, node: &NodeId, before: Expected, secrets: &mut dyn Secrets) -> Expected {
+        let count = before.current.map_or(0, |ticket| counter(&ticket)) + 1;
+        Expected { current: Some(self.issue(node, count, secrets)), previous: None }
+    }
+
     fn issue(&self, node: &NodeId, count: u64, secrets: &mut dyn Secrets) -> Ticket {
         let mut bytes = [0; 16];
         bytes[..COUNTER].copy_from_slice(&count.to_be_bytes()[8 - COUNTER..]);

@@ -146,7 +146,10 @@ impl Node for NodeService {
 
     async fn report(&self, request: Request<v1::StatusReport>) -> Result<Response<v1::Acknowledged>, Status> {
         let caller = self.member(&request)?;
-        let done = async { self.state.report(&caller.node, convert::from_json("node status", &request.get_ref().status)?).await };
+        let done = async {
+            let message = request.get_ref();
+            self.state.report(&caller.node, convert::ticket(&message.ticket)?, convert::from_json("node status", &message.status)?).await
+        };
         done.await.map(|()| Response::new(v1::Acknowledged {})).map_err(|fault| status(&fault))
     }
 

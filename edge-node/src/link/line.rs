@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use rand::Rng;
 use sapwood_failpoint::Killed;
 use sapwood_proto::{
@@ -130,11 +131,11 @@ impl Line {
     async fn connection(&mut self, backoff: &mut Backoff<impl Rng>) -> End {
         match self.welcome().await {
             Err(end) => end,
-            Ok((client, stream)) => {
+            Ok((client, ticket, stream)) => {
                 // All three live as long as the connection; whichever ends first ends it.
                 tokio::select! {
                     end = listen(stream, &self.rounds, &self.assignments) => end,
-                    end = report(client, self.status.clone(), backoff) => end,
+                    end = report(client, ticket, self.status.clone(), backoff) => end,
                     end = keep_certificate(&self.enrolled, &self.node, &self.link) => end,
                 }
             }
@@ -142,7 +143,7 @@ impl Line {
     }
 
     /// Connects and says Hello; after this the ticket is stored and the line is open for everybody.
-    async fn welcome(&mut self) -> Result<(Client, Streaming<v1::Instruction>), End> {
+    async fn welcome(&mut self) -> Result<(Client, Bytes, Streaming<v1::Instruction>), End> {
         let ca = self.trust.coordinator_ca.as_bytes();
         let channel = channel(&self.address, ca, Some(self.enrolled.credentials())).await.map_err(|error| match error {
             LinkError::Unreachable { .. } => End::Broken(error.to_string()),
@@ -181,7 +182,7 @@ impl Line {
         tracing::info!(coordinator = %self.address, version = welcome.version, "connected");
         self.current.send_replace(Some(client.clone()));
         let _ = self.rounds.send(RoundOrder::Connected).await;
-        Ok((client, stream))
+        Ok((client, welcome.ticket, stream))
     }
 }
 
@@ -219,7 +220,7 @@ async fn listen(
 }
 
 /// Tells each change of the status, until it is acknowledged; and now and then that nothing has changed.
-async fn report(mut client: Client, mut status: watch::Receiver<NodeStatus>, backoff: &mut Backoff<impl Rng>) -> End {
+async fn report(mut client: Client, ticket: Bytes, mut status: watch::Receiver<NodeStatus>, backoff: &mut Backoff<impl Rng>) -> End {
     // Hello has said what the receiver had seen by then.
     let mut quiet = REPEAT / 2 + backoff.within(REPEAT);
     loop {
@@ -228,7 +229,7 @@ async fn report(mut client: Client, mut status: watch::Receiver<NodeStatus>, bac
             return std::future::pending().await;
         }
         quiet = REPEAT / 2 + backoff.within(REPEAT);
-        let report = v1::StatusReport { status: convert::to_json(&*status.borrow_and_update()) };
+        let report = v1::StatusReport { status: convert::to_json(&*status.borrow_and_update()), ticket: ticket.clone() };
         if let Err(refusal) = client.report(report).await {
             if let End::Broken(why) = ended(&refusal) {
                 // The stream will break too, or has; the next Hello carries the status.

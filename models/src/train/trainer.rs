@@ -63,9 +63,11 @@ impl Trainer {
         })?;
         let mut trainer = Self { model: model.clone(), config, layout, input, width: 0, learn, infer, weights: Vec::new() };
         trainer.load(&flat);
-        // The rehearsal needs room for gradients.
+        // The rehearsal needs room for gradients, and moves the weights in place: they are read from the file again.
         drop(flat);
         trainer.rehearse()?;
+        trainer.weights.clear();
+        trainer.load(&parameters(model, &trainer.config.freeze)?.1);
         Ok(trainer)
     }
 
@@ -270,7 +272,7 @@ impl Trainer {
         read::<B>(B::float_detach(answers)).map_err(|fault| fault.at("the graph's output", "output"))
     }
 
-    /// The dry run of [`Trainer::new`].
+    /// The dry run of [`Trainer::new`]. The weights are worth nothing afterwards.
     fn rehearse(&mut self) -> Result<(), ModelError> {
         let example = example(&self.input)?;
         let shape = guard("a first run", || {
@@ -290,19 +292,16 @@ impl Trainer {
             _ => return Err(output_shape(format!("2 examples gave {shape:?}; the first axis must be the batch"))),
         };
         let data = self.zeros(&example)?;
-        let weights = self.weights.clone();
-        let mut descent = Descent::new(self.config.optimizer, self.config.lr, weights.len());
+        let mut descent = Descent::new(self.config.optimizer, self.config.lr, self.weights.len());
         let mut masks = generator(0, 0, Purpose::Masks);
-        let outcome = guard("a first training step", || {
+        guard("a first training step", || {
             // A last batch may hold one example only.
             for rows in [&[0, 1][..], &[0]] {
                 self.step(&data, rows, &mut descent, &mut masks)?;
                 self.answer(&data, rows, &mut |_, _| ())?;
             }
             Ok(())
-        });
-        self.weights = weights;
-        outcome
+        })
     }
 
     /// Two examples of zeros.

@@ -97,7 +97,7 @@ async fn runner(name: NodeId, ring: &'static str, mut known: watch::Receiver<Opt
                     Health::Healthy
                 };
                 status = NodeStatus { assignment: assignment.version, health, ..status.clone() };
-                if state.report(&name, status.clone()).await.is_err() {
+                if state.report(&name, None, status.clone()).await.is_err() {
                     return;
                 }
             }
