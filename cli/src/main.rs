@@ -1,5 +1,6 @@
 //! `sapwood`: every role and every verb in one binary.
 
+mod allocator;
 mod clock;
 mod cmd;
 mod demo;
@@ -12,10 +13,6 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::output::{Answer, Failure};
-
-/// Training allocates and frees large buffers at every step; this allocator keeps them warm.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Federated training, signed releases and rollouts in rings.
 ///

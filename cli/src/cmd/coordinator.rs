@@ -7,7 +7,10 @@ use sapwood_coordinator::Config;
 use serde_json::json;
 
 use super::daemon::asked_to_stop;
-use crate::output::{Answer, Exit, Failure, OrFail, out};
+use crate::{
+    allocator,
+    output::{Answer, Exit, Failure, OrFail, out},
+};
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
@@ -24,6 +27,7 @@ pub(crate) enum Verb {
 
 pub(crate) fn run(verb: Verb, json: bool) -> Result<Answer, Failure> {
     let Verb::Serve { config, until_stdin_closes } = verb;
+    allocator::give_back_soon();
     let config = Config::read(&config).or_usage()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().or_fail(Exit::Internal)?;
     runtime.block_on(async {
