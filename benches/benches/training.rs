@@ -1,6 +1,6 @@
 //! Local training in samples a second, on one thread and on two.
 //!
-//! `cargo bench -p sapwood-benches --bench training`
+//! `cargo bench --bench training`
 #![allow(clippy::print_stdout)]
 
 use std::{ops::ControlFlow, time::Instant};
