@@ -1,8 +1,8 @@
 //! What keeps one node's contribution from being seen, and what lets many be added exactly.
 //!
 //! An update travels as integers of the ring Z_2^b: [`fixed`] clips it and lays it on a grid, [`wire`] packs the integers
-//! into bytes, [`ring`] adds them up. Sums in a ring are exact whatever the order, so masks that cancel (the next thing to
-//! come here) and integer noise are further additions to the same lanes; nothing of this has to change for them.
+//! into bytes, [`ring`] adds them up. Sums in a ring are exact whatever the order, so masks that cancel ([`secagg`]) and integer
+//! noise are further additions to the same lanes.
 //!
 //! The crate knows participants as indices at most, and nothing of identities, time or I/O.
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@
 mod fault;
 pub mod fixed;
 pub mod ring;
+pub mod secagg;
 pub mod wire;
 
 pub use fault::Fault;

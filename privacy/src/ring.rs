@@ -120,6 +120,10 @@ impl Accumulator {
     pub(crate) fn lanes(&self) -> &[u32] {
         &self.lanes
     }
+    /// For masks to come off.
+    pub(crate) fn lanes_mut(&mut self) -> &mut [u32] {
+        &mut self.lanes
+    }
 
     fn room(&self, more: u32) -> Result<(), Fault> {
         match self.added.checked_add(more) {

@@ -1,0 +1,180 @@
+//! Whole sessions: exactness, privacy, attacks, and a simulation of a bad network.
+
+mod exact;
+
+use std::rc::Rc;
+
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{Rng, SeedableRng},
+};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+
+use super::{client::Cx, *};
+use crate::Bits;
+
+/// An identity for tests.
+pub(super) struct Key(Ed25519KeyPair);
+
+impl Key {
+    pub(super) fn new(i: u32) -> Self {
+        let mut seed = [0x5a; 32];
+        seed[..4].copy_from_slice(&i.to_le_bytes());
+        Self(Ed25519KeyPair::from_seed_unchecked(&seed).unwrap())
+    }
+}
+
+impl Signer for Key {
+    fn identity(&self) -> IdentityKey {
+        IdentityKey(self.0.public_key().as_ref().try_into().unwrap())
+    }
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).as_ref().try_into().unwrap()
+    }
+}
+
+/// What a client sends.
+pub(super) enum Answer {
+    Message(Vec<u8>),
+    Vector(Vec<u8>),
+}
+
+/// A cohort, its vectors, and a server, all in one place.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) terms: Terms,
+    pub(super) keys: Rc<[Key]>,
+    pub(super) clients: Vec<Option<Client>>,
+    pub(super) first: Vec<Vec<u8>>,
+    pub(super) vectors: Vec<Vec<u32>>,
+    pub(super) server: Server,
+    pub(super) rng: ChaCha20Rng,
+}
+
+pub(super) fn vouch(identity: &IdentityKey, context: &[u8]) -> bool {
+    context == context_of(identity)
+}
+
+pub(super) fn context_of(identity: &IdentityKey) -> &[u8] {
+    &identity.0[..4]
+}
+
+pub(super) fn terms(profile: Profile, dropout: f64, length: u32) -> Terms {
+    Terms {
+        session: Session([0; 32]),
+        round: 3,
+        minimum: 3,
+        dropout: Rate::from_share(dropout).unwrap(),
+        corruption: Rate::from_share(0.05).unwrap(),
+        profile,
+        bits: Bits::new(20).unwrap(),
+        length: length.try_into().unwrap(),
+        suite: Suite::Aes256,
+        context: [9; 32],
+    }
+}
+
+pub(super) const OPEN: Policy = Policy { minimum: 0, corruption: Rate::ZERO, profile: Profile::Curious };
+
+impl World {
+    pub(super) fn new(n: u32, mut terms: Terms, seed: u64) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        rng.fill_bytes(&mut terms.session.0);
+        let keys: Rc<[Key]> = (0..n).map(Key::new).collect();
+        let cohort =
+            keys.iter().map(|key| Participant { identity: key.identity(), context: context_of(&key.identity()).to_vec() }).collect();
+        let server = Server::new(terms.clone(), cohort).unwrap();
+        let mask = terms.bits.mask();
+        let vectors = (0..n).map(|_| (0..terms.length.get()).map(|_| rng.next_u32() & mask).collect()).collect();
+        let mut world = Self { terms, keys, clients: Vec::new(), first: Vec::new(), vectors, server, rng };
+        for i in 0..n as usize {
+            let (client, bytes) = world.begin(i, &OPEN).unwrap();
+            world.clients.push(Some(client));
+            world.first.push(bytes);
+        }
+        world
+    }
+
+    pub(super) fn begin(&mut self, i: usize, policy: &Policy) -> Result<(Client, Vec<u8>), Fault> {
+        let key = &self.keys.clone()[i];
+        let rng = &mut self.rng;
+        let mut random = |bytes: &mut [u8]| rng.fill_bytes(bytes);
+        let mut cx = Cx { signer: key, vouch: &vouch, random: &mut random };
+        Client::begin(self.terms.clone(), policy, context_of(&key.identity()).to_vec(), &mut cx)
+    }
+
+    /// Hands a message of the server to client `i`.
+    pub(super) fn deliver(&mut self, i: usize, bytes: &[u8]) -> Result<Reply, Fault> {
+        let rng = &mut self.rng;
+        let mut random = |bytes: &mut [u8]| rng.fill_bytes(bytes);
+        let mut cx = Cx { signer: &self.keys[i], vouch: &vouch, random: &mut random };
+        self.clients[i].as_mut().expect("a client that is there").receive(bytes, &mut cx)
+    }
+
+    /// R0 for those who stay.
+    pub(super) fn advertise(&mut self, stay: impl Fn(u32) -> bool) -> Result<(), Fault> {
+        for i in 0..self.keys.len() as u32 {
+            if stay(i) {
+                assert_eq!(self.server.receive(i, &self.first[i as usize]), Ok(Receipt::Taken));
+            }
+        }
+        self.server.close()
+    }
+
+    /// One phase of messages there and back, for those who stay.
+    pub(super) fn exchange(&mut self, stay: impl Fn(u32) -> bool) {
+        for i in self.server.expected() {
+            if stay(i) {
+                let answer = self.answer(i);
+                self.take(i, &answer);
+            }
+        }
+    }
+
+    /// What client `i` sends in this phase, if it is honest.
+    pub(super) fn answer(&mut self, i: u32) -> Answer {
+        let message = self.server.message_for(i).unwrap();
+        match self.deliver(i as usize, &message).unwrap() {
+            Reply::Send(bytes) => Answer::Message(bytes),
+            Reply::WantsVector => Answer::Vector(self.masked(i as usize)),
+        }
+    }
+    /// The server takes it.
+    pub(super) fn take(&mut self, i: u32, answer: &Answer) {
+        let session = self.terms.session;
+        let receipt = match answer {
+            Answer::Message(bytes) => self.server.receive(i, bytes),
+            Answer::Vector(packed) => self.server.receive_vector(i, &session, &[packed]),
+        };
+        assert_eq!(receipt, Ok(Receipt::Taken));
+    }
+
+    pub(super) fn masked(&mut self, i: usize) -> Vec<u8> {
+        let vector = self.vectors[i].clone();
+        self.clients[i].as_mut().unwrap().mask(vector, 1).unwrap()
+    }
+
+    /// The true sum modulo 2^b.
+    pub(super) fn truth(&self, of: &[u32]) -> Vec<u32> {
+        let mut sum = vec![0u32; self.terms.length.get() as usize];
+        for i in of {
+            sum.iter_mut().zip(&self.vectors[*i as usize]).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
+        }
+        sum.iter_mut().for_each(|sum| *sum &= self.terms.bits.mask());
+        sum
+    }
+
+    /// Plays a session in which participant i leaves before round `leaves[i]` (5: never). The sum, or why there is none.
+    pub(super) fn play(&mut self, leaves: &[u8]) -> Result<Sum, Fault> {
+        let stays = |round: u8| move |i: u32| leaves[i as usize] > round;
+        self.advertise(stays(0))?;
+        self.exchange(stays(1));
+        self.server.close()?;
+        self.exchange(stays(2));
+        self.server.close()?;
+        self.exchange(stays(3));
+        self.server.close()?;
+        self.exchange(stays(4));
+        self.server.open(1)
+    }
+}
