@@ -91,7 +91,7 @@ impl Server {
         Ok(Self { terms, phase, seen })
     }
 
-    /// Takes a message of participant `from`. On `Err` nothing has changed.
+    /// Takes a message of participant `from`, whom the caller has authenticated. On `Err` nothing has changed.
     ///
     /// # Errors
     /// By name; the sender is at fault.

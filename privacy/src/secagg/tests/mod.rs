@@ -1,6 +1,10 @@
 //! Whole sessions: exactness, privacy, attacks, and a simulation of a bad network.
 
 mod exact;
+mod lying_peer;
+mod lying_server;
+mod private;
+mod simulation;
 
 use std::rc::Rc;
 
@@ -10,7 +14,7 @@ use rand_chacha::{
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use super::{client::Cx, *};
+use super::{client::Cx, message::Message, *};
 use crate::Bits;
 
 /// An identity for tests.
@@ -176,5 +180,42 @@ impl World {
         self.server.close()?;
         self.exchange(stays(4));
         self.server.open(1)
+    }
+}
+
+impl World {
+    /// At the phase in which the server sends message R`round` and nobody has it yet; all are honest and there.
+    pub(super) fn at(n: u32, terms: Terms, round: u8) -> Self {
+        let mut world = Self::new(n, terms, u64::from(round) + 100);
+        world.advertise(|_| true).unwrap();
+        for _ in 1..round {
+            world.exchange(|_| true);
+            world.server.close().unwrap();
+        }
+        world
+    }
+
+    /// The message for client `i`, as the server would send it.
+    pub(super) fn message<M: Message>(&self, i: u32) -> M {
+        M::decode(&self.terms.session, &self.server.message_for(i).unwrap()).unwrap()
+    }
+
+    /// Hands client `i` a message that it must refuse, and checks that nothing is left of it.
+    pub(super) fn refused<M: Message>(&self, i: u32, message: &M) -> Fault {
+        let mut world = self.clone();
+        let bytes = message.encode(&world.terms.session);
+        let fault = world.deliver(i as usize, &bytes).expect_err("a refusal");
+        assert!(!fault.harmless(), "{fault}");
+        world.assert_wiped(i);
+        fault
+    }
+
+    pub(super) fn assert_wiped(&mut self, i: u32) {
+        let client = self.clients[i as usize].as_mut().unwrap();
+        assert!(client.is_over() && !client.is_done());
+        assert!(format!("{client:?}").ends_with(", over)"));
+        assert_eq!(client.mask(Vec::new(), 1), Err(Fault::Over));
+        let message = self.server.message_for(i).unwrap_or_default();
+        assert_eq!(self.deliver(i as usize, &message), Err(Fault::Over));
     }
 }
