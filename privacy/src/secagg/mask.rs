@@ -13,6 +13,11 @@
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
+use crate::{
+    Bits,
+    wire::{Packer, packed_len},
+};
+
 /// Bytes of keystream under one nonce.
 pub(super) const CHUNK: usize = 16 << 10;
 /// Elements that one nonce masks.
@@ -100,21 +105,54 @@ impl Mask {
 
 /// Adds all `masks` to `lanes`, modulo 2^32, on up to `threads` cores.
 pub(super) fn apply(lanes: &mut [u32], masks: &[Mask], threads: usize) {
-    let chunks = lanes.len().div_ceil(LANES);
-    let share = chunks.div_ceil(threads.max(1)).max(1);
-    if share >= chunks {
-        return apply_from(0, lanes, masks);
+    let share = share(lanes.len(), threads);
+    if lanes.len() <= share * LANES {
+        return each_chunk(0, lanes, masks, |_| ());
     }
     std::thread::scope(|scope| {
         for (part, lanes) in (0..).zip(lanes.chunks_mut(share * LANES)) {
-            scope.spawn(move || apply_from(part * share as u32, lanes, masks));
+            scope.spawn(move || each_chunk(part * share as u32, lanes, masks, |_| ()));
         }
     });
 }
 
-/// As [`apply`], for `lanes` that begin with chunk `first` of the vector. A chunk of the sum and one of keystream stay in the
-/// nearest cache while all masks pass over them.
-pub(super) fn apply_from(first: u32, lanes: &mut [u32], masks: &[Mask]) {
+/// As [`apply`], and packs the sum modulo 2^b while it is at hand.
+pub(super) fn apply_and_pack(lanes: &mut [u32], masks: &[Mask], bits: Bits, threads: usize) -> Vec<u8> {
+    let share = share(lanes.len(), threads);
+    let mut packed = vec![0; packed_len(lanes.len(), bits)];
+    // A chunk of elements is whole bytes in every width.
+    let chunk_bytes = packed_len(LANES, bits);
+    let work = |part: usize, lanes: &mut [u32], packed: &mut [u8]| {
+        let mut places = packed.chunks_mut(chunk_bytes);
+        each_chunk((part * share) as u32, lanes, masks, |lanes| {
+            lanes.iter_mut().for_each(|lane| *lane &= bits.mask());
+            let mut packer = Packer::new(lanes.len(), bits);
+            packer.extend(lanes);
+            places.next().expect("a place for each chunk").copy_from_slice(&packer.finish());
+        });
+    };
+    if lanes.len() <= share * LANES {
+        work(0, lanes, &mut packed);
+    } else {
+        std::thread::scope(|scope| {
+            let parts = lanes.chunks_mut(share * LANES).zip(packed.chunks_mut(share * chunk_bytes));
+            for (part, (lanes, packed)) in parts.enumerate() {
+                let work = &work;
+                scope.spawn(move || work(part, lanes, packed));
+            }
+        });
+    }
+    packed
+}
+
+/// How many chunks a core gets.
+fn share(lanes: usize, threads: usize) -> usize {
+    lanes.div_ceil(LANES).div_ceil(threads.max(1)).max(1)
+}
+
+/// Adds all `masks` to `lanes`, which begin with chunk `first` of the vector. A chunk of the sum and one of keystream stay in
+/// the nearest cache while all masks pass over them; `then` sees it before it leaves.
+fn each_chunk(first: u32, lanes: &mut [u32], masks: &[Mask], mut then: impl FnMut(&mut [u32])) {
     let mut buffer = Zeroizing::new(vec![0u8; CHUNK.min(4 * lanes.len())]);
     for (chunk, lanes) in (first..).zip(lanes.chunks_mut(LANES)) {
         let bytes = &mut buffer[..4 * lanes.len()];
@@ -134,6 +172,7 @@ pub(super) fn apply_from(first: u32, lanes: &mut [u32], masks: &[Mask]) {
                 }
             }
         }
+        then(lanes);
     }
 }
 

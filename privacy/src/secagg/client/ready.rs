@@ -7,14 +7,12 @@ use crate::{
     secagg::{
         Fault,
         channel::{Secret, own_seed},
-        mask::{Mask, Sign, apply},
+        mask::{Mask, Sign, apply_and_pack},
         set::RankSet,
         shamir::Share,
         terms::{IdentityKey, Terms},
     },
-    wire::Packer,
 };
-use zeroize::Zeroizing;
 
 /// Holds everything: masks to be put on, and the neighbours' shares.
 #[cfg_attr(test, derive(Clone))]
@@ -43,28 +41,23 @@ impl Ready {
         if lanes.len() != expected {
             return Err(crate::Fault::Length { what: "elements of the vector", expected, actual: lanes.len() }.into());
         }
-        match lanes.iter().position(|lane| lane & !terms.bits.mask() != 0) {
-            None => Ok(()),
-            Some(index) => Err(crate::Fault::Element { index, value: lanes[index], bits: terms.bits.get() }.into()),
+        let mask = terms.bits.mask();
+        if lanes.iter().fold(0, |all, lane| all | lane) & !mask == 0 {
+            return Ok(());
         }
+        let index = lanes.iter().position(|lane| lane & !mask != 0).unwrap_or_default();
+        Err(crate::Fault::Element { index, value: lanes[index], bits: terms.bits.get() }.into())
     }
 
     /// y_i = x_i + PRG(b_i) + Σ ±PRG(s_ij) over the neighbours in U2. After it no mask can be computed here any more.
-    pub(super) fn mask(self, terms: &Terms, lanes: Vec<u32>, threads: usize) -> (Masked, Vec<u8>) {
-        let mut lanes = Zeroizing::new(lanes);
+    pub(super) fn mask(self, terms: &Terms, mut lanes: Vec<u32>, threads: usize) -> (Masked, Vec<u8>) {
         let rank = self.place.rank;
         let own = own_seed(&self.own_secret, &terms.session, rank);
         let mut masks = vec![Mask::new(terms.suite, &own, Sign::Plus)];
         masks.extend(self.holdings.iter().map(|peer| Mask::new(terms.suite, &peer.pair_seed, Sign::between(rank, peer.rank))));
-        apply(&mut lanes, &masks, threads);
-
-        let fits = terms.bits.mask();
-        let mut packer = Packer::new(lanes.len(), terms.bits);
-        for block in lanes.chunks_mut(1024) {
-            block.iter_mut().for_each(|lane| *lane &= fits);
-            packer.extend(block);
-        }
+        // What stays in the lanes is masked too: there is nothing to wipe.
+        let packed = apply_and_pack(&mut lanes, &masks, terms.bits, threads);
         let held = self.holdings.into_iter().map(|peer| Held { rank: peer.rank, identity: peer.identity, shares: peer.shares });
-        (Masked { place: self.place, sharers: self.sharers, held: held.collect() }, packer.finish())
+        (Masked { place: self.place, sharers: self.sharers, held: held.collect() }, packed)
     }
 }

@@ -52,9 +52,10 @@ impl Unmasking {
     }
     pub(super) fn message_for(&self, to: u32) -> Option<Consistency> {
         let rank = self.roster.rank(to, &self.holders)?;
+        // t of them prove as much as all.
         let signatures = self.roster.neighbours_in(rank, &self.survivors);
-        let signatures = signatures.filter_map(|peer| Some((peer, self.signatures[peer as usize]?))).collect();
-        Some(Consistency { signatures })
+        let signatures = signatures.filter_map(|peer| Some((peer, self.signatures[peer as usize]?)));
+        Some(Consistency { signatures: signatures.take(self.roster.plan.threshold() as usize).collect() })
     }
 
     /// All shares of a message are checked before the first is kept.

@@ -278,7 +278,7 @@ fn false_signers_are_refused() {
     let own: message::Alive = own.unwrap();
     world.server.close().unwrap();
     let honest: Consistency = world.message(0);
-    assert_eq!(honest.signatures.len(), 8);
+    assert_eq!(honest.signatures.len(), 6);
     let with = |change: &dyn Fn(&mut Vec<(u32, [u8; 64])>)| {
         let mut message = honest.clone();
         change(&mut message.signatures);
@@ -298,7 +298,7 @@ fn false_signers_are_refused() {
     world.exchange(|_| true);
     world.server.close().unwrap();
     let mut message: Consistency = world.message(0);
-    message.signatures[7].0 = 8;
+    message.signatures[5].0 = 8;
     assert_eq!(world.refused(0, &message), Fault::Signer { rank: 8 });
 }
 

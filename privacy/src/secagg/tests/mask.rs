@@ -100,6 +100,11 @@ fn cores_change_nothing() {
             let mut lanes = start.clone();
             apply(&mut lanes, &masks(false), threads);
             assert_eq!(lanes, expected, "{threads} threads");
+            for bits in [8, 13, 20, 32].map(|bits| Bits::new(bits).unwrap()) {
+                let packed = apply_and_pack(&mut start.clone(), &masks(false), bits, threads);
+                let residues: Vec<u32> = expected.iter().map(|lane| lane & bits.mask()).collect();
+                assert_eq!(packed, crate::wire::pack(&residues, bits).unwrap(), "{threads} threads, {bits:?}");
+            }
             apply(&mut lanes, &masks(true), threads);
             assert_eq!(lanes, start);
         }
