@@ -149,7 +149,7 @@ pub enum Fault {
         rank: u32,
     },
     /// Survivors fall apart into groups whose sums could be told apart.
-    #[error("the survivors' neighbour graph is not connected")]
+    #[error("the survivors' neighbour graph is not connected, or could be cut along colluders")]
     Disconnected,
     /// Fewer neighbours than the threshold are left.
     #[error("{have} neighbours are left, the threshold is {need}")]

@@ -3,6 +3,12 @@
 //! A Harary graph: participants stand in a ring in a random order, each the neighbour of the k/2 before and the k/2 behind it.
 //! With k = n - 1 the graph is complete and needs no order.
 //!
+//! A ring falls apart only where two stretches of k/2 places hold nobody who is left and honest. Who leaves is chance under
+//! [`super::Profile::Curious`]; under [`super::Profile::SemiMalicious`] the server may choose it, knowing the order and its
+//! colluders, and leave only colluders standing in both stretches. They stand where chance put them, so
+//! [`Plan::clustered`] bounds how many a stretch holds, and a survivor set is refused if two stretches have no more than
+//! that many left.
+//!
 //! The order is a Fisher-Yates shuffle whose randomness is the AES-256 keystream under
 //! H("fl/secagg/v1/graph" ‖ digest of the roll). The roll commits to every advertised key and to a nonce of each participant,
 //! all of which are sent before anybody knows the order, so no order can be chosen. A server that already cheats while keys
@@ -22,6 +28,8 @@ pub struct Graph {
     n: u32,
     /// k/2, or nothing in a complete graph.
     reach: Option<u32>,
+    /// How many of those left in a stretch may be colluders.
+    clustered: usize,
     /// Which rank stands at a position of the ring.
     order: Vec<u32>,
     /// At which position a rank stands.
@@ -33,14 +41,14 @@ impl Graph {
     pub fn new(plan: &Plan, roll: &[u8; 32]) -> Self {
         let n = plan.participants();
         if plan.is_complete() {
-            return Self { n, reach: None, order: Vec::new(), position: Vec::new() };
+            return Self { n, reach: None, clustered: 0, order: Vec::new(), position: Vec::new() };
         }
         let order = shuffle(n, &sha256(&[b"fl/secagg/v1/graph", roll]));
         let mut position = vec![0; n as usize];
         for (at, rank) in (0..).zip(&order) {
             position[*rank as usize] = at;
         }
-        Self { n, reach: Some(plan.degree() / 2), order, position }
+        Self { n, reach: Some(plan.degree() / 2), clustered: plan.clustered() as usize, order, position }
     }
 
     /// The neighbours of `rank`, in ascending order.
@@ -56,19 +64,23 @@ impl Graph {
         neighbours
     }
 
-    /// Whether those who are left still form one piece. In a ring there are two pieces exactly if there are two gaps that
-    /// no edge bridges.
+    /// Whether those who are left still form one piece, wherever the colluders among them stand.
+    ///
+    /// A cut at i: between the survivors i and i + c + 1, in the order of the ring, lies a whole stretch, so that the c survivors
+    /// between them could be all that holds the ring together there. Two cuts make two pieces if each has somebody left.
     pub fn connects(&self, left: &RankSet) -> bool {
         let Some(reach) = self.reach else { return true };
-        let mut standing = (0..self.n).filter(|at| left.contains(self.order[*at as usize]));
-        let Some(first) = standing.next() else { return true };
-        let mut last = first;
-        let mut gaps = 0;
-        for at in standing.chain([first + self.n]) {
-            gaps += u32::from(at - last > reach);
-            last = at;
+        let standing: Vec<u32> = (0..self.n).filter(|at| left.contains(self.order[*at as usize])).collect();
+        let (m, step) = (standing.len(), self.clustered + 1);
+        if m <= step {
+            return m <= 1 || self.clustered == 0;
         }
-        gaps <= 1
+        let place = |i: usize| standing[i % m] + if i < m { 0 } else { self.n };
+        let cuts: Vec<usize> = (0..m).filter(|i| place(i + step) - place(*i) > reach).collect();
+        cuts.iter().all(|i| {
+            let next = cuts.partition_point(|j| *j < i + step);
+            cuts.get(next).is_none_or(|j| j + step > i + m)
+        })
     }
 }
 

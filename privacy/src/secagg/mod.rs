@@ -26,7 +26,8 @@
 //!   hidden in the sum of the honest vectors; the probability of a graph that fails is 2^-40 ([`plan`]).
 //! - [`plan::Profile::Curious`]: the server follows the protocol and looks. [`plan::Profile::SemiMalicious`]: once the keys are
 //!   collected it may say anything to anybody. R3 is run in both; only the larger t of the second makes it a proof: no t
-//!   neighbours can be brought to open one secret of a node while another t open the other.
+//!   neighbours can be brought to open one secret of a node while another t open the other. There it may also choose who seems
+//!   to leave: a survivor set that could be cut along its colluders is refused ([`graph`]).
 //! - Enrolment is the caller's: neighbours see each other's identity and context, and the caller says whether that identity is
 //!   enrolled. A server that enrols nodes at will breaks γ. One identity cannot stand in a roll twice.
 //! - A server that already cheats while keys are collected can try subsets of nodes for a graph that it likes ([`graph`]); below

@@ -133,6 +133,7 @@ pub struct Plan {
     threshold: u32,
     survivors: u32,
     colluders: u32,
+    clustered: u32,
 }
 
 impl Plan {
@@ -159,11 +160,11 @@ impl Plan {
         } else {
             sparse(n, colluders, dropped, profile).or_else(|| complete(n, colluders, dropped, profile))
         };
-        let Some(Degrees { degree, least, most }) = graph else {
+        let Some(Degrees { degree, least, most, clustered }) = graph else {
             return Err(Infeasible::NoThreshold { n, dropped, colluders });
         };
         let floor = (degree.div_ceil(2) + 1).max(3);
-        Ok(Self { n, degree, threshold: least.max(floor.min(most)), survivors, colluders })
+        Ok(Self { n, degree, threshold: least.max(floor.min(most)), survivors, colluders, clustered })
     }
     /// n, participants with keys.
     pub const fn participants(&self) -> u32 {
@@ -185,6 +186,11 @@ impl Plan {
     pub const fn colluders(&self) -> u32 {
         self.colluders
     }
+    /// Most colluders that stand within k/2 places of the ring, except with probability 2^-σ: a server that chooses who leaves
+    /// can cut the ring there if nobody else is left. 0 under [`Profile::Curious`], where nobody chooses.
+    pub const fn clustered(&self) -> u32 {
+        self.clustered
+    }
     /// Whether everybody is everybody's neighbour.
     pub const fn is_complete(&self) -> bool {
         self.degree + 1 == self.n
@@ -199,6 +205,8 @@ pub(super) struct Degrees {
     pub(super) least: u32,
     /// More could fail to open.
     pub(super) most: u32,
+    /// [`Plan::clustered`].
+    pub(super) clustered: u32,
 }
 
 /// Everybody holds a share of everybody else's secrets. Exact: colluders are A of the others, a survivor has S - 1 surviving
@@ -212,7 +220,7 @@ fn complete(n: u32, colluders: u32, dropped: u32, profile: Profile) -> Option<De
     // One share is the secret itself.
     let least = least.max(2);
     let most = (n - dropped).saturating_sub(1);
-    (least <= most).then_some(Degrees { degree, least, most })
+    (least <= most).then_some(Degrees { degree, least, most, clustered: 0 })
 }
 
 /// The smallest even degree below n - 1 of a ring graph (see [`super::graph`]) that meets the three conditions.
@@ -231,12 +239,12 @@ pub(super) fn sparse(n: u32, colluders: u32, dropped: u32, profile: Profile) -> 
             return None;
         }
         let exposed = odds.most_colluders(degree, colluders);
-        let exposed = match profile {
-            Profile::Curious => exposed,
-            Profile::SemiMalicious => (exposed + degree) / 2,
+        let (exposed, clustered) = match profile {
+            Profile::Curious => (exposed, 0),
+            Profile::SemiMalicious => ((exposed + degree) / 2, odds.most_colluders(degree / 2, colluders)),
         };
         let most = odds.least_survivors(degree, survivors);
-        (exposed < most).then(|| Degrees { degree, least: (exposed + 1).max(2), most })
+        (exposed < most).then(|| Degrees { degree, least: (exposed + 1).max(2), most, clustered })
     })
 }
 

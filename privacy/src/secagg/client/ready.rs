@@ -3,15 +3,13 @@
 use std::num::NonZeroU32;
 
 use super::{Masked, advertised::Place, masked::Held};
-use crate::{
-    secagg::{
-        Fault,
-        channel::{Secret, own_seed},
-        mask::{Mask, Sign, apply_and_pack},
-        set::RankSet,
-        shamir::Share,
-        terms::{IdentityKey, Terms},
-    },
+use crate::secagg::{
+    Fault,
+    channel::{Secret, own_seed},
+    mask::{Mask, Sign, apply_and_pack},
+    set::RankSet,
+    shamir::Share,
+    terms::{IdentityKey, Terms},
 };
 
 /// Holds everything: masks to be put on, and the neighbours' shares.

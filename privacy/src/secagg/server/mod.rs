@@ -67,6 +67,8 @@ pub struct Server {
     phase: Phase,
     /// Digests of this phase's messages, by index.
     seen: Vec<Option<[u8; 32]>>,
+    /// From rank to index, once there are ranks; kept behind the end, so that a fault can be traced.
+    indices: Vec<u32>,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -88,7 +90,7 @@ impl Server {
         terms.plan(n)?;
         let seen = vec![None; cohort.len()];
         let phase = Phase::Advertising(Advertising::new(&terms, cohort)?);
-        Ok(Self { terms, phase, seen })
+        Ok(Self { terms, phase, seen, indices: Vec::new() })
     }
 
     /// Takes a message of participant `from`, whom the caller has authenticated. On `Err` nothing has changed.
@@ -196,7 +198,15 @@ impl Server {
             }
             Phase::Over => return Err(Fault::Over),
         };
+        if let Phase::Sharing(phase) = &self.phase {
+            self.indices = phase.expected();
+        }
         Ok(())
+    }
+
+    /// The index of whom a fault names by `rank`.
+    pub fn index_of(&self, rank: u32) -> Option<u32> {
+        self.indices.get(rank as usize).copied()
     }
 
     /// Whether the shares that are here open the sum.

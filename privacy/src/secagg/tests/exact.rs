@@ -222,3 +222,70 @@ fn cores_do_not_change_a_session() {
         .into();
     assert_eq!(outcomes[0], outcomes[1]);
 }
+
+/// A cohort in a ring, one of them, and all of its neighbours but t - 1.
+fn besieged() -> (World, u32, Vec<u32>) {
+    let mut world = World::new(100, terms(Profile::Curious, 0.3, 4), 1);
+    world.advertise(|_| true).unwrap();
+    let plan = *world.server.plan().unwrap();
+    assert!(!plan.is_complete());
+    let roll = world.message::<message::Introduction>(0).roll.digest(&world.terms);
+    let near = Graph::new(&plan, &roll).neighbours(50);
+    let gone = near[plan.threshold() as usize - 1..].to_vec();
+    assert!((gone.len() as u32) < 100 - plan.survivors());
+    (world, 50, gone)
+}
+
+/// Who has fewer than t neighbours that shared is left behind, and the others go on.
+#[test]
+fn who_has_too_few_sharing_neighbours_is_left_behind() {
+    let (mut world, lonely, gone) = besieged();
+    world.exchange(|i| !gone.contains(&i));
+    world.server.close().unwrap();
+    let expected = world.server.expected();
+    assert!(!expected.contains(&lonely) && gone.iter().all(|i| !expected.contains(i)));
+    assert!(world.server.message_for(lonely).is_none());
+    for _ in 0..2 {
+        world.exchange(|_| true);
+        world.server.close().unwrap();
+    }
+    world.exchange(|_| true);
+    let sum = world.server.open(1).unwrap();
+    assert_eq!(sum.survivors, expected);
+    assert_eq!(sum.accumulator.residues().collect::<Vec<_>>(), world.truth(&expected));
+}
+
+/// Whose neighbours left after sharing cannot be opened any more: the server notices before it asks anybody for a share.
+#[test]
+fn who_has_too_few_surviving_neighbours_ends_the_session() {
+    let (mut world, _, gone) = besieged();
+    world.exchange(|_| true);
+    world.server.close().unwrap();
+    world.exchange(|i| !gone.contains(&i));
+    let fault = world.server.close().unwrap_err();
+    let Fault::Unrecoverable { owner, have, need } = fault else { panic!("{fault}") };
+    assert!(have < need && world.server.index_of(owner).is_some() && world.server.is_over());
+    // The same behind the signatures.
+    let (mut world, _, gone) = besieged();
+    for _ in 0..2 {
+        world.exchange(|_| true);
+        world.server.close().unwrap();
+    }
+    world.exchange(|i| !gone.contains(&i));
+    assert!(matches!(world.server.close(), Err(Fault::Unrecoverable { .. })));
+}
+
+/// In a ring that falls apart the server gives up, too.
+#[test]
+fn a_ring_that_falls_apart_ends_the_session() {
+    let n = 300;
+    let mut world = World::new(n, terms(Profile::Curious, 0.3, 2), 5);
+    world.advertise(|_| true).unwrap();
+    let plan = *world.server.plan().unwrap();
+    let roll = world.message::<message::Introduction>(0).roll.digest(&world.terms);
+    let gone = Graph::new(&plan, &roll).neighbours(7);
+    world.exchange(|_| true);
+    world.server.close().unwrap();
+    world.exchange(|i| !gone.contains(&i));
+    assert_eq!(world.server.close(), Err(Fault::Disconnected));
+}

@@ -49,6 +49,70 @@ fn the_order_is_pinned() {
     assert_ne!(ring(100, 1).1, ring(100, 2).1);
 }
 
+/// Places of the ring in which nobody is left but the first `few` of each stretch of k/2.
+fn cut(graph: &Graph, starts: [u32; 2], few: u32) -> RankSet {
+    let reach = graph.reach.unwrap();
+    let gone = |at: u32| starts.iter().any(|start| (few..reach).contains(&((at + graph.n - start) % graph.n)));
+    RankSet::of(graph.n, |rank| !gone(graph.position[rank as usize]))
+}
+
+/// A server that chooses who leaves cannot split a ring along its colluders, and chance does not look like that.
+#[test]
+fn chosen_dropouts_cannot_cut_the_ring() {
+    let rate = |ppm| Rate::from_ppm(ppm).unwrap();
+    for n in [300, 1000] {
+        let plan = Plan::new(n, rate(100_000), rate(50_000), Profile::SemiMalicious, 3).unwrap();
+        let graph = Graph::new(&plan, &[1; 32]);
+        let few = plan.clustered();
+        assert!(few > 0 && few < plan.degree() / 2 && few <= plan.colluders());
+        assert!(!graph.connects(&cut(&graph, [10, n / 2], 0)), "two empty stretches");
+        assert!(!graph.connects(&cut(&graph, [10, n / 2], 1)), "one colluder in each");
+        assert!(!graph.connects(&cut(&graph, [10, n / 2], few)), "as many as chance can put there");
+        assert!(!graph.connects(&cut(&graph, [n - 5, 200], few)), "across the end of the order");
+        assert!(graph.connects(&cut(&graph, [10, n / 2], few + 1)), "one of them is honest");
+        assert!(graph.connects(&cut(&graph, [10, 10], 0)), "one cut leaves one piece");
+        // A curious server does not choose.
+        let curious = Graph { clustered: 0, ..graph.clone() };
+        assert!(curious.connects(&cut(&graph, [10, n / 2], 1)));
+        assert!(!curious.connects(&cut(&graph, [10, n / 2], 0)));
+        // The planned share leaves by chance.
+        for draw in 0..200u32 {
+            let order = shuffle(n, &[&[7; 28][..], &draw.to_le_bytes()].concat().try_into().unwrap());
+            assert!(graph.connects(&RankSet::of(n, |rank| order[rank as usize] >= n / 10)), "draw {draw}");
+        }
+    }
+}
+
+/// Against the definition: no two stretches with c survivors at most whose removal leaves two pieces.
+#[test]
+fn cuts_agree_with_their_definition() {
+    let n = 40u32;
+    let (_, graph) = ring(n, 5);
+    let reach = graph.reach.unwrap();
+    let mut refused = [0; 2];
+    for draw in 0..400u32 {
+        let mut bytes = [0; 64];
+        Keystream::new(Suite::ChaCha20, &[3; 32]).fill(draw, &mut bytes);
+        let left = RankSet::of(n, |rank| bytes[rank as usize] as u32 % 100 < 45 + draw % 50);
+        let clustered = 1 + (draw % 2) as usize;
+        let graph = Graph { clustered, ..graph.clone() };
+        let stretch = |start: u32| -> Vec<u32> {
+            (0..reach).map(|i| graph.order[((start + i) % n) as usize]).filter(|rank| left.contains(*rank)).collect()
+        };
+        let weak: Vec<Vec<u32>> = (0..n).map(stretch).filter(|stretch| stretch.len() <= clustered).collect();
+        let plain = Graph { clustered: 0, ..graph.clone() };
+        let splits = weak.iter().any(|a| {
+            weak.iter().any(|b| {
+                let rest = RankSet::of(n, |rank| left.contains(rank) && !a.contains(&rank) && !b.contains(&rank));
+                !plain.connects(&rest)
+            })
+        });
+        assert_eq!(graph.connects(&left), !splits, "draw {draw}, {clustered}");
+        refused[usize::from(splits)] += 1;
+    }
+    assert!(refused.iter().all(|count| *count > 50), "{refused:?}");
+}
+
 /// Counting gaps in the ring says the same as walking the graph.
 #[test]
 fn connectivity_agrees_with_a_walk() {

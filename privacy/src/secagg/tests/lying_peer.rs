@@ -257,7 +257,10 @@ fn a_cheating_dealer_is_named() {
         // It matters only if the secret that it lied about is needed.
         let needed = if leaves { Which::Key } else { Which::Seed };
         match opened {
-            Err(fault) => assert_eq!((cheats_on, fault), (needed, Fault::BadDealer { owner: cheat })),
+            Err(fault) => {
+                assert_eq!((cheats_on, fault), (needed, Fault::BadDealer { owner: cheat }));
+                assert_eq!(world.server.index_of(cheat), Some(cheat));
+            }
             Ok(sum) => {
                 assert_ne!(cheats_on, needed);
                 assert_eq!(sum.survivors.contains(&cheat), !leaves);

@@ -163,7 +163,7 @@ fn a_false_delivery_is_refused() {
 /// count as missing.
 #[test]
 fn replayed_shares_are_refused() {
-    let world = World::at(10, malicious(), 2);
+    let mut world = World::at(10, malicious(), 2);
     let honest: Delivery = world.message(0);
     let mut old = World::new(10, malicious(), 999);
     old.advertise(|_| true).unwrap();
@@ -182,7 +182,7 @@ fn replayed_shares_are_refused() {
     let mut three = honest;
     three.envelopes[2..5].clone_from_slice(&replayed.envelopes[2..5]);
     let bytes = three.encode(&world.terms.session);
-    assert_eq!(world.clone().deliver(0, &bytes), Ok(Reply::WantsVector));
+    assert_eq!(world.deliver(0, &bytes), Ok(Reply::WantsVector));
 }
 
 /// R3: who survived.
@@ -279,7 +279,8 @@ fn false_signers_are_refused() {
     world.server.close().unwrap();
     let honest: Consistency = world.message(0);
     assert_eq!(honest.signatures.len(), 6);
-    let with = |change: &dyn Fn(&mut Vec<(u32, [u8; 64])>)| {
+    type Signatures = Vec<(u32, [u8; 64])>;
+    let with = |change: &dyn Fn(&mut Signatures)| {
         let mut message = honest.clone();
         change(&mut message.signatures);
         world.refused(0, &message)

@@ -104,7 +104,7 @@ fn the_hash_covers_all_terms() {
         Terms { bits: Bits::FULL, ..base.clone() },
         Terms { length: 1001.try_into().unwrap(), ..base.clone() },
         Terms { suite: Suite::ChaCha20, ..base.clone() },
-        Terms { context: [0; 32], ..base.clone() },
+        Terms { context: [0; 32], ..base },
     ];
     for other in others {
         assert_ne!(other.hash(), base.hash(), "{other:?}");
