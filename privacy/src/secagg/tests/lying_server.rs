@@ -50,6 +50,8 @@ fn forged_and_swapped_keys_are_refused() {
     for change in [|peer: &mut Advertise| peer.mask_key = [7; 32], |peer: &mut Advertise| peer.channel_key = [7; 32]] {
         assert_eq!(world.refused(0, &with_peer(&world, 0, None, change)), Fault::Signature { rank: 1 });
     }
+    let context = with_peer(&world, 0, None, |peer| peer.context.push(7));
+    assert_eq!(world.refused(0, &context), Fault::Signature { rank: 1 });
     let nonce = with_peer(&world, 0, None, |peer| peer.nonce = [7; 32]);
     assert_eq!(world.refused(0, &nonce), Fault::Signature { rank: 1 });
     // Keys that are signed, in the place of others that the roll commits to.

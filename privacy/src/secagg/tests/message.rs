@@ -86,6 +86,29 @@ fn messages_have_these_bytes() {
     assert_eq!(hex(&proof.encode(&SESSION)), header(14) + "0100000002010000" + &"06".repeat(64));
 }
 
+/// Notes 1.1: what is signed and hashed, written out. Each begins with its own label and names the session.
+#[test]
+fn what_is_signed_is_pinned() {
+    let text = |label: &str| hex(label.as_bytes());
+    let (sid, terms) = ("ab".repeat(32), terms());
+    let one = advertise(1);
+    let keys = ["03", "04", "05"].map(|byte| byte.repeat(32)).concat();
+    let signed = [text("fl/secagg/v1/adv"), sid.clone(), "0700000000000000".into(), "02".repeat(32), "01".repeat(32), keys];
+    assert_eq!(hex(&one.signed_bytes(&terms)), signed.concat() + "020000000607");
+
+    let survivors = Survivors { survivors: RankSet::of(3, |rank| rank != 1) };
+    let signed = [text("fl/secagg/v1/alive"), sid, "11".repeat(32), "0300000005".into()];
+    assert_eq!(hex(&survivors.signed_bytes(&SESSION, &[0x11; 32])), signed.concat());
+
+    let sha = |parts: &[&[u8]]| ring::digest::digest(&ring::digest::SHA256, &parts.concat()).as_ref().to_vec();
+    assert_eq!(terms.hash().to_vec(), sha(&[b"fl/secagg/v1/params", &terms.encode()]));
+    let leaf = &one.encode(&SESSION)[34..];
+    assert_eq!(one.digest().to_vec(), sha(&[b"fl/secagg/v1/leaf", leaf]));
+    let roll = Roll { degree: 1, threshold: 2, entries: vec![(IdentityKey([1; 32]), [2; 32])] };
+    let bytes = [&[1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0][..], &[1; 32], &[2; 32]].concat();
+    assert_eq!(roll.digest(&terms).to_vec(), sha(&[b"fl/secagg/v1/roll", &SESSION.0, &terms.hash(), &bytes]));
+}
+
 /// Terms: golden bytes, and every field is in the hash.
 #[test]
 fn the_hash_covers_all_terms() {
