@@ -102,6 +102,7 @@ fn labels_are_pinned() {
     assert_eq!(commit_seed(&agreed, &session, 7), hex(SEED));
     let route = Route { session: &session, roll: &[3; 32], from: 7, to: 9 };
     assert_eq!(*route.key(&agreed), hex(CHANNEL));
+    assert_eq!(route.aad(), [&[1; 32][..], b"share", &[7, 0, 0, 0, 9, 0, 0, 0], &[3; 32]].concat());
     let (of_key, _) = shares();
     assert_eq!(commit_share(&of_key, Which::Key, &session, 7, 9), hex(SHARE_KEY));
     assert_eq!(commit_share(&of_key, Which::Seed, &session, 7, 9), hex(SHARE_SEED));
