@@ -4,10 +4,15 @@
 //! into bytes, [`ring`] adds them up. Sums in a ring are exact whatever the order, so masks that cancel (the next thing to
 //! come here) and integer noise are further additions to the same lanes; nothing of this has to change for them.
 //!
+//! Under a privacy budget [`dp`] takes the place of [`fixed`]: it clips, rotates, rounds and adds each node's share of noise.
+//! [`accountant`] says what that costs.
+//!
 //! The crate knows participants as indices at most, and nothing of identities, time or I/O.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod accountant;
+pub mod dp;
 mod fault;
 pub mod fixed;
 pub mod ring;
