@@ -5,7 +5,7 @@
 //! come here) and integer noise are further additions to the same lanes; nothing of this has to change for them.
 //!
 //! Under a privacy budget [`dp`] takes the place of [`fixed`]: it clips, rotates, rounds and adds each node's share of noise.
-//! [`accountant`] says what that costs.
+//! [`accountant`] says what that costs, [`ledger`] who may spend it.
 //!
 //! The crate knows participants as indices at most, and nothing of identities, time or I/O.
 #![forbid(unsafe_code)]
@@ -15,6 +15,7 @@ pub mod accountant;
 pub mod dp;
 mod fault;
 pub mod fixed;
+pub mod ledger;
 pub mod ring;
 pub mod wire;
 

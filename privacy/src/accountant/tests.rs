@@ -302,4 +302,10 @@ fn seconds_an_answer() {
             println!("{accountant:?} {gaussian:?}: {epsilon:.6} in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
         }
     }
+    let start = std::time::Instant::now();
+    let rho = zcdp::rho(8.0, 1e-6).unwrap();
+    println!("rho of epsilon: {rho:.6} in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    let start = std::time::Instant::now();
+    let epsilon = zcdp::epsilon(rho, 1e-6).unwrap();
+    println!("epsilon of rho: {epsilon:.6} in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
 }

@@ -368,8 +368,12 @@ fn seconds_a_share() {
         step(&mut fine, &mut lanes);
         println!("{what}: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     };
-    time("clip", &mut |fine, _| drop(clip_into(&x, 2.0, 1.0, 40, fine)));
+    time("clip", &mut |fine, _| {
+        clip_into(&x, 2.0, 1.0, 40, fine);
+    });
     time("signs", &mut |fine, _| flip_signs(fine, ROTATION));
     time("hadamard", &mut |fine, _| hadamard(fine));
-    time("rounding", &mut |fine, lanes| drop(rounding::dither(fine, plan.parameters.step, &mut seed(1).stream(Purpose::Rounding), lanes)));
+    time("rounding", &mut |fine, lanes| {
+        rounding::dither(fine, plan.parameters.step, &mut seed(1).stream(Purpose::Rounding), lanes);
+    });
 }
