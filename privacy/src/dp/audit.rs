@@ -11,7 +11,7 @@
 //! False alarms: 32 bounds at 1e-4/32 each, so a right mechanism fails with probability below 1e-4; the seeds are fixed.
 
 use super::*;
-use crate::accountant::zcdp;
+use crate::accountant::{Observer, zcdp};
 
 const TRIALS: u32 = 10_000;
 const EPSILON: f64 = 2.0;
@@ -45,7 +45,7 @@ fn scores(claimed: &Plan, real: &Mechanism, canary: bool, trials: u32) -> Vec<f6
     let p = &claimed.parameters;
     let direction: Vec<f32> = (0..DIMENSION).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 } / (DIMENSION as f32).sqrt()).collect();
     let update = if canary { direction.iter().map(|x| x * 1000.0).collect() } else { vec![0.0; DIMENSION] };
-    let honest = p.honest(p.minimum);
+    let honest = p.honest(Observer::Coordinator, p.minimum);
     let deviation = f64::from(p.sigma) * f64::from(honest).sqrt();
     (0..trials)
         .map(|trial| {

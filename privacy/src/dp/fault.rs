@@ -68,7 +68,9 @@ pub enum Fault {
         actual: usize,
     },
     /// More units than the terms allow.
-    #[error("a node may contribute {most} units a round, and has: leave the others out")]
+    #[error(
+        "a node may contribute {most} units a round, and has: raise the limit, or leave units out for good by a rule on the unit alone"
+    )]
     TooManyUnits {
         /// By the terms.
         most: u32,

@@ -16,7 +16,7 @@ use super::{
     Clipped, DiscreteGaussian, Fault, NoiseSeed, Parameters, RotationSeed, Statistic, Trust, Unit, clip::clip_into, flip_signs, hadamard,
     rounding, seed::Purpose,
 };
-use crate::{Accumulator, Weighting, wire};
+use crate::{Accumulator, Weighting, accountant::Observer, wire};
 
 /// The mechanism of one round.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +85,9 @@ pub struct Release {
     /// Mean of each statistic in its own unit, in the order of the terms; [`Statistic::Weight`] is the noised sum of weights.
     pub statistics: Vec<f64>,
     /// ρ that this release costs against the coordinator.
-    pub rho: f64,
+    pub rho_coordinator: f64,
+    /// ρ that it costs against those who see nothing else.
+    pub rho_outsider: f64,
 }
 
 impl Mechanism {
@@ -266,7 +268,8 @@ impl Mechanism {
         if sum.len() != p.padded() || sum.bits() != p.bits || survivors > p.nodes {
             return Err(Fault::Mismatch);
         }
-        let rho = p.rho(survivors)?;
+        let rho = |observer| p.rho(observer, survivors);
+        let (rho_coordinator, rho_outsider) = (rho(Observer::Coordinator)?, rho(Observer::Outsider)?);
         let mut values: Vec<f32> = match (self.central_noise, central) {
             (Some(noise), Some(seed)) => {
                 let mut lanes: Vec<u32> = sum.residues().collect();
@@ -309,7 +312,7 @@ impl Mechanism {
         for value in &mut values {
             *value = (f64::from(*value) * scale) as f32;
         }
-        Ok(Release { survivors, update: values, statistics, rho })
+        Ok(Release { survivors, update: values, statistics, rho_coordinator, rho_outsider })
     }
 
     /// The same with another amount of noise, which is not the one that is accounted: for tests that must notice.

@@ -85,7 +85,8 @@ fn the_mean_of_clipped_updates_comes_out_with_its_statistics() {
     let within = f64::from(10 - clipped) / 10.0 - 0.5;
     assert!((release.statistics[1] - within).abs() < 0.1, "{:?}", release.statistics);
     assert_eq!(release.survivors, 10);
-    assert_eq!(release.rho, plan.parameters.rho(10).unwrap());
+    assert_eq!(release.rho_coordinator, plan.parameters.rho(Observer::Coordinator, 10).unwrap());
+    assert_eq!(release.rho_outsider, plan.parameters.rho(Observer::Outsider, 10).unwrap());
 }
 
 #[test]
@@ -234,8 +235,8 @@ fn wrapping_around_is_counted() {
     };
     assert_eq!(wraps(&plan.parameters), 0);
     // One bit less leaves half the room, between 3.5 and 7 deviations; two bits less, a quarter.
-    let tight = Parameters { bits: Bits::new(plan.parameters.bits.get() - 2).unwrap(), ..plan.parameters.clone() };
-    let deviations = Plan::of(tight.clone(), 2.0, 1, 1e-5).unwrap();
+    let tight = Parameters { bits: Bits::new(plan.parameters.bits.get() - 2).unwrap(), ..plan.parameters };
+    let deviations = Plan::of(&Mechanism::new(tight.clone(), 2.0).unwrap(), 1, 1e-5).unwrap();
     let found = wraps(&tight);
     let bound = deviations.forecast.wraps_per_round * 40.0;
     assert!(found > 0 && (found as f64) < bound, "{found} wraps; the sub-Gaussian bound says at most {bound}");

@@ -1,7 +1,10 @@
 //! What both ends of a noised round agree on, checked by both.
 
 use super::{Fault, conditional_sensitivity_squared, dither_sensitivity_squared};
-use crate::{Bits, Weighting, accountant::discrete};
+use crate::{
+    Bits, Weighting,
+    accountant::{Observer, discrete},
+};
 
 /// Bits below the clip norm of the fine integers that nodes compute with.
 const FRACTION: u32 = 40;
@@ -111,7 +114,7 @@ pub struct Parameters {
     pub unit: Unit,
     /// Who adds the noise.
     pub trust: Trust,
-    /// Floats of the update.
+    /// Floats of the update; 0 for a round that only asks for statistics, such as an evaluation.
     pub dimension: usize,
     /// What travels behind it.
     pub coordinates: Vec<Coordinate>,
@@ -125,7 +128,9 @@ pub struct Parameters {
     pub minimum: u32,
     /// Nodes in a sum that may tell the coordinator their noise.
     pub colluders: u32,
-    /// Most units that one node may contribute to a round; 1 for the unit `node`.
+    /// Most units that one node may contribute to a round; 1 for the unit `node`. It bounds the sum, not the privacy: a node with more
+    /// leaves some out for good, by a rule on the unit alone. Were it the first so many, one row less would let another in, and
+    /// neighbours would differ in two.
     pub units_per_node: u32,
     /// What a sum over units is divided by, in units; a public constant. Not used for the unit `node`, whose sums are divided by
     /// the survivors.
@@ -139,7 +144,7 @@ pub struct Parameters {
 impl Parameters {
     /// D: the length of the vector on the wire.
     pub fn padded(&self) -> usize {
-        padded(self.dimension + self.coordinates.len())
+        padded(self.dimension.saturating_add(self.coordinates.len()))
     }
 
     /// Bits of the fine integers below the clip norm: as many as fit 62 bits when all units of a node are summed and rotated.
@@ -155,7 +160,8 @@ impl Parameters {
     /// C²: the squared norm that no unit exceeds, in fine units before rotation.
     fn fine_norm_squared(&self) -> u128 {
         let statistics: u128 = self.coordinates.iter().map(|c| u128::from(self.scale(c)).pow(2)).sum();
-        (1u128 << (2 * self.fraction())) + statistics
+        let update = if self.dimension > 0 { 1u128 << (2 * self.fraction()) } else { 0 };
+        update + statistics
     }
 
     /// γ/c: one grid unit of the sum, in clip norms.
@@ -175,37 +181,30 @@ impl Parameters {
         }
     }
 
-    /// Shares of noise that nobody knows, when `survivors` nodes are in the sum.
-    pub fn honest(&self, survivors: u32) -> u32 {
-        match self.trust {
-            Trust::Distributed => survivors.saturating_sub(self.colluders),
-            Trust::Central => 1,
+    /// Shares of noise in a sum of `survivors` that `observer` does not know. The coordinator colludes as planned; an outsider knows nobody's.
+    pub fn honest(&self, observer: Observer, survivors: u32) -> u32 {
+        match (self.trust, observer) {
+            (Trust::Central, _) => 1,
+            (Trust::Distributed, Observer::Coordinator) => survivors.saturating_sub(self.colluders),
+            (Trust::Distributed, Observer::Outsider) => survivors,
         }
     }
 
-    /// ρ of one round, against a coordinator that colludes as planned, with `survivors` nodes in the sum (Kairouz, Liu, Steinke
-    /// 2021, Theorem 1).
+    /// ρ of one round against `observer`, with `survivors` nodes in the sum (Kairouz, Liu, Steinke 2021, Theorem 1). Under
+    /// [`Trust::Central`] nothing holds against the coordinator, and both observers stand for those who see only the release.
     ///
     /// # Errors
     /// [`Fault::TooFewSurvivors`].
-    pub fn rho(&self, survivors: u32) -> Result<f64, Fault> {
+    pub fn rho(&self, observer: Observer, survivors: u32) -> Result<f64, Fault> {
         if survivors < self.minimum {
             return Err(Fault::TooFewSurvivors { survivors, minimum: self.minimum });
         }
-        Ok(self.rho_with(self.honest(survivors)))
+        Ok(self.rho_with(self.honest(observer, survivors)))
     }
 
-    /// ρ of one round at worst: what is reserved, and what a node charges before its input leaves.
-    pub fn worst_case_rho(&self) -> f64 {
-        self.rho_with(self.honest(self.minimum))
-    }
-
-    /// ρ of one round at worst against someone who knows nobody's noise.
-    pub fn outsider_rho(&self) -> f64 {
-        match self.trust {
-            Trust::Distributed => self.rho_with(self.minimum),
-            Trust::Central => self.rho_with(1),
-        }
+    /// ρ of one round with as few survivors as planned: what is reserved, and what a node charges before its input leaves.
+    pub fn worst_case_rho(&self, observer: Observer) -> f64 {
+        self.rho_with(self.honest(observer, self.minimum))
     }
 
     fn rho_with(&self, shares: u32) -> f64 {
@@ -217,7 +216,7 @@ impl Parameters {
     pub(crate) fn check(&self) -> Result<(), Fault> {
         let conflict = |what| Err(Fault::Conflict { what });
         let len = self.dimension.saturating_add(self.coordinates.len());
-        if self.dimension == 0 || len > 1 << MOST_LOG {
+        if len == 0 || len > 1 << MOST_LOG {
             return Err(Fault::Range {
                 what: "a dimension",
                 value: self.dimension as f64,
@@ -279,7 +278,8 @@ impl Parameters {
 
 /// The power of two that `len` elements are padded to.
 pub(crate) fn padded(len: usize) -> usize {
-    len.next_power_of_two()
+    // Longer ones are refused before anything is done with them.
+    len.min(1 << MOST_LOG).next_power_of_two()
 }
 
 /// As [`Parameters::fraction`], before there are any.

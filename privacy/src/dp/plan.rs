@@ -11,11 +11,12 @@
 //!    one percent.
 
 use super::{
-    Coordinate, Fault, Mechanism, Parameters, Trust, Unit, conditional_sensitivity_squared, dither_sensitivity_squared, parameters,
+    Coordinate, Fault, Mechanism, Parameters, Statistic, Trust, Unit, conditional_sensitivity_squared, dither_sensitivity_squared,
+    parameters,
 };
 use crate::{
     Bits, Weighting,
-    accountant::{discrete::LEAST_SIGMA, zcdp},
+    accountant::{Observer, discrete::LEAST_SIGMA, zcdp},
 };
 
 /// Standard deviations of the noised sum that fit the ring: a coordinate wraps with probability at most 2·e^(-49/2) = 5e-11.
@@ -71,7 +72,8 @@ pub struct Plan {
     pub rounds: u32,
     /// δ.
     pub delta: f64,
-    /// ε of the run against a coordinator that colludes as planned, with as few survivors as planned in every round.
+    /// ε of the run against a coordinator that colludes as planned, with as few survivors as planned in every round. Under central DP:
+    /// against those who see the releases.
     pub epsilon_coordinator: f64,
     /// ε of the run against someone who sees only what is released. No sampling is credited.
     pub epsilon_outsider: f64,
@@ -86,7 +88,7 @@ pub struct Plan {
 }
 
 /// What the noise does to learning, with as few survivors as planned.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Forecast {
     /// Standard deviation of the noise on one float of the mean update, in the unit of the update.
     pub noise_per_coordinate: f64,
@@ -98,6 +100,8 @@ pub struct Forecast {
     pub signal_to_noise_round: f64,
     /// The same for the whole run, if all rounds pull the same way: √rounds times as much.
     pub signal_to_noise_run: f64,
+    /// Standard deviation of the noise on each statistic's mean, in its own unit; on the sum of the weights for that one.
+    pub noise_per_statistic: Vec<f64>,
     /// Coordinates that are expected to wrap around in a round, at most.
     pub wraps_per_round: f64,
     /// Noise over what it would be without a grid: 1.01 is one percent more.
@@ -138,26 +142,26 @@ impl Plan {
         parameters.bits = bits;
         (parameters.step, parameters.sigma) = (grid.step, grid.sigma);
         // Whole numbers on the way may have cost a last digit.
-        while parameters.worst_case_rho() > goal.rho {
+        while parameters.worst_case_rho(Observer::Coordinator) > goal.rho {
             parameters.sigma += 1;
         }
         // Both ends parse the same parameters; the clip norm is checked here, too.
-        Mechanism::new(parameters.clone(), request.clip)?;
-        Self::of(parameters, request.clip, request.rounds, request.delta)
+        Self::of(&Mechanism::new(parameters, request.clip)?, request.rounds, request.delta)
     }
 
     /// What given parameters cost and do: for a node that was handed them.
     ///
     /// # Errors
     /// [`Fault::Account`] for a δ that is none.
-    pub fn of(parameters: Parameters, clip: f64, rounds: u32, delta: f64) -> Result<Self, Fault> {
-        let rho_round = parameters.worst_case_rho();
+    pub fn of(mechanism: &Mechanism, rounds: u32, delta: f64) -> Result<Self, Fault> {
+        let (parameters, clip) = (mechanism.parameters().clone(), mechanism.clip());
+        let rho_round = parameters.worst_case_rho(Observer::Coordinator);
         let rho_run = rho_round * f64::from(rounds);
-        let honest = f64::from(parameters.honest(parameters.minimum));
+        let honest = f64::from(parameters.honest(Observer::Coordinator, parameters.minimum));
         let noise_multiplier = f64::from(parameters.sigma) * honest.sqrt() / (parameters.sensitivity_squared() as f64).sqrt();
         Ok(Self {
             epsilon_coordinator: zcdp::epsilon(rho_run, delta)?,
-            epsilon_outsider: zcdp::epsilon(parameters.outsider_rho() * f64::from(rounds), delta)?,
+            epsilon_outsider: zcdp::epsilon(parameters.worst_case_rho(Observer::Outsider) * f64::from(rounds), delta)?,
             forecast: Forecast::of(&parameters, clip, rounds),
             parameters,
             clip,
@@ -186,9 +190,15 @@ impl Forecast {
         let noise_per_coordinate = sigma * shares.sqrt() / divisor * clip;
         let noise_norm = noise_per_coordinate * (p.dimension as f64).sqrt();
         let signal_to_noise_round = clip / noise_norm;
-        let goal = Goal::new(p, p.worst_case_rho());
+        let goal = Goal::new(p, p.worst_case_rho(Observer::Coordinator));
         let deviations = goal.deviations(p.bits, p.grid(), sigma);
+        let relative = sigma * shares.sqrt();
+        let noise_per_statistic = p.coordinates.iter().map(|c| {
+            let scale = c.statistic.bound() / c.share;
+            relative * scale / if c.statistic == Statistic::Weight { 1.0 } else { divisor }
+        });
         Self {
+            noise_per_statistic: noise_per_statistic.collect(),
             noise_per_coordinate,
             noise_norm,
             noise_to_clip: noise_norm / clip,
@@ -254,13 +264,14 @@ struct Grid {
 
 impl Goal {
     fn new(p: &Parameters, rho: f64) -> Self {
-        let norm = (1.0 + p.coordinates.iter().map(|c| c.share * c.share).sum::<f64>()).sqrt();
+        let update = if p.dimension > 0 { 1.0 } else { 0.0 };
+        let norm = (p.coordinates.iter().map(|c| c.share * c.share).sum::<f64>() + update).sqrt();
         let nodes = f64::from(p.nodes);
         let padded = p.padded();
         Self {
             unit: p.unit,
             rho,
-            honest: f64::from(p.honest(p.minimum)),
+            honest: f64::from(p.honest(Observer::Coordinator, p.minimum)),
             shares: if p.trust == Trust::Distributed { nodes } else { 1.0 },
             nodes,
             padded,

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::dp::Statistic;
 
 fn request() -> Request {
     Request {
@@ -69,7 +68,7 @@ fn the_promise_is_kept_and_nearly_used_up() {
             assert!((plan.forecast.signal_to_noise_run / plan.forecast.signal_to_noise_round - 10.0).abs() < 1e-9);
             assert_eq!(plan.parameters.padded(), 4096);
             // What either end computes from the parameters alone is the same.
-            assert_eq!(Plan::of(plan.parameters.clone(), 1.0, 100, 1e-6).unwrap(), plan);
+            assert_eq!(Plan::of(&plan.mechanism().unwrap(), 100, 1e-6).unwrap(), plan);
         }
     }
 }
@@ -82,10 +81,11 @@ fn one_colluder_is_always_assumed_and_dropouts_are_paid_for() {
     assert_eq!((with(0.29, 0.059).minimum, with(0.29, 0.059).colluders), (71, 5));
     // Fewer survivors leave more ρ; more than planned, less.
     let p = with(0.3, 0.05);
-    assert!(p.rho(70).unwrap() > p.rho(71).unwrap() && p.rho(70).unwrap() == p.worst_case_rho());
-    assert_eq!(p.rho(69), Err(Fault::TooFewSurvivors { survivors: 69, minimum: 70 }));
-    assert!((p.rho(100).unwrap() / p.rho(70).unwrap() - 65.0 / 95.0).abs() < 1e-12);
-    assert!((p.outsider_rho() / p.worst_case_rho() - 65.0 / 70.0).abs() < 1e-12);
+    let rho = |survivors| p.rho(Observer::Coordinator, survivors).unwrap();
+    assert!(rho(70) > rho(71) && rho(70) == p.worst_case_rho(Observer::Coordinator));
+    assert_eq!(p.rho(Observer::Coordinator, 69), Err(Fault::TooFewSurvivors { survivors: 69, minimum: 70 }));
+    assert!((rho(100) / rho(70) - 65.0 / 95.0).abs() < 1e-12);
+    assert!((p.worst_case_rho(Observer::Outsider) / rho(70) - 65.0 / 70.0).abs() < 1e-12);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn settings_that_cannot_be_are_refused_by_name() {
         (
             Request {
                 coordinates: vec![Coordinate { statistic: Statistic::Reported { name: "loss".into(), bound: 0.0 }, share: 0.1 }],
-                ..base.clone()
+                ..base
             },
             "bound",
         ),
@@ -158,6 +158,20 @@ fn statistics_are_paid_for() {
     let more = Plan::solve(&Request { dimension: 1000, coordinates, ..request() }).unwrap();
     let ratio = more.forecast.noise_per_coordinate / plain.forecast.noise_per_coordinate;
     assert!((ratio - 1.09f64.sqrt()).abs() < 0.01, "{ratio}");
+}
+
+/// An evaluation asks for statistics alone; all of the budget is theirs.
+#[test]
+fn a_round_may_ask_for_statistics_alone() {
+    let coordinates = vec![Coordinate { statistic: Statistic::Reported { name: "correct".into(), bound: 1.0 }, share: 1.0 }];
+    let evaluation =
+        Request { unit: Unit::Example, dimension: 0, coordinates, rounds: 10, units_per_node: 200, divisor: 2000.0, ..request() };
+    let plan = Plan::solve(&evaluation).unwrap();
+    assert!(plan.epsilon_coordinator <= 8.0 && plan.epsilon_coordinator > 7.8);
+    // One noise multiplier of examples, from 70 shares of which 65 count.
+    let expected = plan.noise_multiplier * (70.0f64 / 65.0).sqrt() / 2000.0;
+    assert!((plan.forecast.noise_per_statistic[0] / expected - 1.0).abs() < 0.02, "{:?} for {expected}", plan.forecast);
+    assert!(matches!(Plan::solve(&Request { coordinates: Vec::new(), ..evaluation }), Err(Fault::Range { what: "a dimension", .. })));
 }
 
 #[test]

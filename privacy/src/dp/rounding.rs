@@ -86,7 +86,7 @@ impl Divisor {
     fn floor(&self, z: i64, u: u64) -> i64 {
         // Below 2^63 + 2^62: n·reciprocal/2^64 falls short of n/q by less than 1.75, so its floor by one at most.
         let n = (self.lift * self.q).wrapping_add_signed(z) + u;
-        let estimate = (u128::from(n) * u128::from(self.reciprocal) >> 64) as u64;
+        let estimate = ((u128::from(n) * u128::from(self.reciprocal)) >> 64) as u64;
         let quotient = estimate + u64::from(n - estimate * self.q >= self.q);
         quotient as i64 - self.lift as i64
     }

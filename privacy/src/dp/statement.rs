@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Plan, Trust, Unit};
+use super::{Fault, Plan, Trust, Unit};
+use crate::accountant::zcdp;
 
 /// What no budget of this crate covers, for every unit.
 const NOT_COVERED: [&str; 4] = [
@@ -34,8 +35,20 @@ pub struct Statement {
 }
 
 impl Plan {
-    /// The statement before a run: its worst case. After it, [`Statement`] is made again from what the ledger was charged.
+    /// The statement before a run: its worst case.
     pub fn statement(&self) -> Statement {
+        self.state(self.epsilon_coordinator, self.epsilon_outsider)
+    }
+
+    /// The statement after a run, or after several under one budget: what they were charged.
+    ///
+    /// # Errors
+    /// [`Fault::Account`] for a ρ that is none.
+    pub fn statement_of(&self, rho_coordinator: f64, rho_outsider: f64) -> Result<Statement, Fault> {
+        Ok(self.state(zcdp::epsilon(rho_coordinator, self.delta)?, zcdp::epsilon(rho_outsider, self.delta)?))
+    }
+
+    fn state(&self, epsilon_coordinator: f64, epsilon_outsider: f64) -> Statement {
         let p = &self.parameters;
         let mechanism = format!(
             "{}; discrete Gaussian of standard deviation {} grid units a share, L2 clip norm {}, {} rounds; accounted as zCDP (Canonne, Kamath, Steinke 2020), no amplification by sampling",
@@ -46,7 +59,7 @@ impl Plan {
         );
         let (epsilon_coordinator, assumptions) = match p.trust {
             Trust::Distributed => (
-                Some(self.epsilon_coordinator),
+                Some(epsilon_coordinator),
                 format!(
                     "at least {} of {} nodes are in each sum, at most {} of them tell the coordinator their noise, and the secure sum reveals nothing but the sum",
                     p.minimum, p.nodes, p.colluders
@@ -65,7 +78,7 @@ impl Plan {
             adjacency: p.unit.adjacency(),
             mechanism,
             epsilon_coordinator,
-            epsilon_outsider: self.epsilon_outsider,
+            epsilon_outsider,
             delta: self.delta,
             assumptions,
             not_covered,

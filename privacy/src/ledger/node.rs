@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::{Budget, Rho};
-use crate::dp::{Parameters, Trust, Unit};
+use crate::{
+    accountant::Observer,
+    dp::{Mechanism, Parameters, Trust, Unit},
+};
 
 /// What the operator of a node allows. Everything that is off is off because it is written here.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,8 +36,8 @@ pub struct Policy {
 pub enum Protection<'a> {
     /// No noise.
     None,
-    /// By these parameters, which the node has checked ([`Mechanism::new`](crate::dp::Mechanism::new)), at this clip norm.
-    Noise(&'a Parameters, f64),
+    /// By this mechanism, which the node made from the terms itself.
+    Noise(&'a Mechanism),
 }
 
 /// A round that a node may enter.
@@ -209,7 +212,7 @@ impl<S: Ord + Clone> NodeLedger<S> {
             return Err(NodeRefusal::Cohort { minimum: offer.minimum, least: policy.least_cohort });
         }
         let known = self.sessions.get(&session);
-        let Protection::Noise(parameters, clip) = offer.protection else {
+        let Protection::Noise(mechanism) = offer.protection else {
             if !policy.allow_no_noise {
                 return Err(NodeRefusal::NoNoise);
             }
@@ -220,8 +223,8 @@ impl<S: Ord + Clone> NodeLedger<S> {
                 Some(Some((_, charged))) => Err(NodeRefusal::SessionDiffers { charged: *charged, asked: Rho::ZERO }),
             };
         };
-        let unit = parameters.unit;
-        let rho = Self::worst_case(policy, offer, parameters, clip)?;
+        let unit = mechanism.parameters().unit;
+        let rho = Self::worst_case(policy, offer, mechanism)?;
         match known {
             Some(Some((charged_unit, charged))) if *charged_unit == unit && rho <= *charged => return Ok(None),
             Some(before) => {
@@ -239,7 +242,8 @@ impl<S: Ord + Clone> NodeLedger<S> {
     }
 
     /// ρ with as few survivors as possible and as many colluders as either side assumes.
-    fn worst_case(policy: &Policy, offer: &Offer<'_>, parameters: &Parameters, clip: f64) -> Result<Rho, NodeRefusal> {
+    fn worst_case(policy: &Policy, offer: &Offer<'_>, mechanism: &Mechanism) -> Result<Rho, NodeRefusal> {
+        let (parameters, clip) = (mechanism.parameters(), mechanism.clip());
         if parameters.trust == Trust::Central && !policy.allow_central {
             return Err(NodeRefusal::Central);
         }
@@ -249,8 +253,8 @@ impl<S: Ord + Clone> NodeLedger<S> {
         if !policy.budgets.contains_key(&parameters.unit) {
             return Err(NodeRefusal::Unit { unit: parameters.unit });
         }
-        // A clip norm that is no number is not allowed either.
-        if !matches!(clip.partial_cmp(&policy.most_clip), Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)) {
+        let short = clip <= policy.most_clip;
+        if !short {
             return Err(NodeRefusal::Clip { clip, most: policy.most_clip });
         }
         let assumed = (policy.corruption * f64::from(parameters.nodes)).ceil() as u32;
@@ -259,7 +263,7 @@ impl<S: Ord + Clone> NodeLedger<S> {
             return Err(NodeRefusal::Colluders { colluders, minimum: parameters.minimum });
         }
         let mine = Parameters { colluders, ..parameters.clone() };
-        Ok(Rho::cost(mine.worst_case_rho())?)
+        Ok(Rho::cost(mine.worst_case_rho(Observer::Coordinator))?)
     }
 
     /// The state after `event`. Whatever the events are, what was charged stays charged.

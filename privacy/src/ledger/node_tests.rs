@@ -12,7 +12,7 @@ use crate::{
 
 type Ledger = NodeLedger<u32>;
 
-fn plan(unit: Unit, trust: Trust) -> Plan {
+fn mechanism(unit: Unit, trust: Trust) -> Mechanism {
     Plan::solve(&Request {
         unit,
         trust,
@@ -31,10 +31,12 @@ fn plan(unit: Unit, trust: Trust) -> Plan {
         divisor: 1000.0,
     })
     .unwrap()
+    .mechanism()
+    .unwrap()
 }
 
 static BUDGET: LazyLock<Budget> = LazyLock::new(|| Budget::new(8.0, 1e-5).unwrap());
-static EXAMPLE: LazyLock<Plan> = LazyLock::new(|| plan(Unit::Example, Trust::Distributed));
+static EXAMPLE: LazyLock<Mechanism> = LazyLock::new(|| mechanism(Unit::Example, Trust::Distributed));
 
 fn policy() -> Policy {
     Policy {
@@ -49,8 +51,8 @@ fn policy() -> Policy {
     }
 }
 
-fn offer(plan: &Plan) -> Offer<'_> {
-    Offer { model: "cnn", minimum: 16, masked: true, protection: Protection::Noise(&plan.parameters, 1.0) }
+fn offer(mechanism: &Mechanism) -> Offer<'_> {
+    Offer { model: "cnn", minimum: 16, masked: true, protection: Protection::Noise(mechanism) }
 }
 
 fn charge(ledger: &mut Ledger, policy: &Policy, session: u32, offer: &Offer<'_>) -> Result<bool, NodeRefusal> {
@@ -63,14 +65,14 @@ fn charge(ledger: &mut Ledger, policy: &Policy, session: u32, offer: &Offer<'_>)
 
 #[test]
 fn a_node_charges_the_worst_case_once_a_session_until_its_budget_is_spent() {
-    let (plan, policy, mut ledger) = (plan(Unit::Example, Trust::Distributed), policy(), Ledger::default());
-    let worst = Rho::cost(plan.parameters.worst_case_rho()).unwrap();
+    let (mechanism, policy, mut ledger) = (EXAMPLE.clone(), policy(), Ledger::default());
+    let worst = Rho::cost(mechanism.parameters().worst_case_rho(Observer::Coordinator)).unwrap();
     let mut entered = 0;
     for session in 0..20 {
-        match charge(&mut ledger, &policy, session, &offer(&plan)) {
+        match charge(&mut ledger, &policy, session, &offer(&mechanism)) {
             Ok(true) => {
                 entered += 1;
-                assert_eq!(charge(&mut ledger, &policy, session, &offer(&plan)), Ok(false), "a lost answer costs nothing");
+                assert_eq!(charge(&mut ledger, &policy, session, &offer(&mechanism)), Ok(false), "a lost answer costs nothing");
             }
             Err(NodeRefusal::Exceeded { asked, left, .. }) => assert!(asked == worst && left < worst),
             other => panic!("{other:?}"),
@@ -85,7 +87,7 @@ fn a_node_charges_the_worst_case_once_a_session_until_its_budget_is_spent() {
 #[test]
 fn whatever_the_policy_forbids_is_declined_by_name() {
     let (example, node, central) =
-        (plan(Unit::Example, Trust::Distributed), plan(Unit::Node, Trust::Distributed), plan(Unit::Example, Trust::Central));
+        (mechanism(Unit::Example, Trust::Distributed), mechanism(Unit::Node, Trust::Distributed), mechanism(Unit::Example, Trust::Central));
     let refused = |policy: &Policy, offer: &Offer<'_>| Ledger::default().decide(policy, 1, offer).unwrap_err();
     let base = offer(&example);
     assert_eq!(refused(&policy(), &Offer { model: "other", ..base }), NodeRefusal::Model { model: "other".into() });
@@ -95,12 +97,9 @@ fn whatever_the_policy_forbids_is_declined_by_name() {
     assert_eq!(refused(&policy(), &Offer { minimum: 18, ..base }), NodeRefusal::Minimum { minimum: 18, noise: 16 });
     assert_eq!(refused(&policy(), &offer(&node)), NodeRefusal::Unit { unit: Unit::Node });
     assert_eq!(refused(&policy(), &offer(&central)), NodeRefusal::Central);
-    for clip in [2.5, f64::NAN, f64::INFINITY] {
-        assert!(matches!(
-            refused(&policy(), &Offer { protection: Protection::Noise(&example.parameters, clip), ..base }),
-            NodeRefusal::Clip { .. }
-        ));
-    }
+    let long = Mechanism::new(example.parameters().clone(), 2.5).unwrap();
+    assert_eq!(refused(&policy(), &offer(&long)), NodeRefusal::Clip { clip: 2.5, most: 2.0 });
+    assert!(matches!(refused(&Policy { most_clip: f64::NAN, ..policy() }, &base), NodeRefusal::Clip { .. }), "a limit that is none");
     assert_eq!(refused(&Policy { corruption: 0.9, ..policy() }, &base), NodeRefusal::Colluders { colluders: 18, minimum: 16 });
     // What is allowed is allowed.
     let open = Policy { allow_central: true, allow_no_noise: true, allow_clear: true, models: None, ..policy() };
@@ -112,8 +111,8 @@ fn whatever_the_policy_forbids_is_declined_by_name() {
 
 #[test]
 fn a_node_that_assumes_more_colluders_charges_more() {
-    let plan = plan(Unit::Example, Trust::Distributed);
-    let cost = |corruption| match Ledger::default().decide(&Policy { corruption, ..policy() }, 1, &offer(&plan)) {
+    let mechanism = EXAMPLE.clone();
+    let cost = |corruption| match Ledger::default().decide(&Policy { corruption, ..policy() }, 1, &offer(&mechanism)) {
         Ok(Some(NodeEvent::Charged { rho, .. })) => rho.get(),
         other => panic!("{other:?}"),
     };
@@ -123,7 +122,7 @@ fn a_node_that_assumes_more_colluders_charges_more() {
 
 #[test]
 fn a_session_is_never_used_for_two_things() {
-    let (example, policy) = (plan(Unit::Example, Trust::Distributed), Policy { allow_no_noise: true, ..policy() });
+    let (example, policy) = (mechanism(Unit::Example, Trust::Distributed), Policy { allow_no_noise: true, ..policy() });
     let mut ledger = Ledger::default();
     charge(&mut ledger, &policy, 1, &offer(&example)).unwrap();
     let bare = Offer { protection: Protection::None, ..offer(&example) };
@@ -137,9 +136,9 @@ fn a_session_is_never_used_for_two_things() {
 
 #[test]
 fn a_lost_store_is_made_good_by_hand() {
-    let (plan, policy, mut ledger) = (plan(Unit::Example, Trust::Distributed), policy(), Ledger::default());
+    let (mechanism, policy, mut ledger) = (EXAMPLE.clone(), policy(), Ledger::default());
     ledger.apply(&NodeEvent::Restored { unit: Unit::Example, at_least: policy.budgets[&Unit::Example].rho() });
-    assert!(matches!(charge(&mut ledger, &policy, 1, &offer(&plan)), Err(NodeRefusal::Exceeded { left: Rho::ZERO, .. })));
+    assert!(matches!(charge(&mut ledger, &policy, 1, &offer(&mechanism)), Err(NodeRefusal::Exceeded { left: Rho::ZERO, .. })));
     ledger.apply(&NodeEvent::Restored { unit: Unit::Example, at_least: Rho::ZERO });
     assert_eq!(ledger.spent(Unit::Example), policy.budgets[&Unit::Example].rho());
 }
@@ -150,11 +149,11 @@ proptest! {
     /// Sessions arrive again and again, and the node dies before, between and after the charge and the input: what left was charged.
     #[test]
     fn what_left_was_charged(steps in prop::collection::vec((0..12u32, 0..4u8), 1..60)) {
-        let (plan, policy) = (&*EXAMPLE, policy());
-        let worst = Rho::cost(plan.parameters.worst_case_rho()).unwrap();
+        let (mechanism, policy) = (EXAMPLE.clone(), policy());
+        let worst = Rho::cost(mechanism.parameters().worst_case_rho(Observer::Coordinator)).unwrap();
         let (mut store, mut left, mut ledger) = (Vec::new(), BTreeSet::new(), Ledger::default());
         for (session, crash) in steps {
-            let Ok(event) = ledger.decide(&policy, session, &offer(plan)) else { continue };
+            let Ok(event) = ledger.decide(&policy, session, &offer(&mechanism)) else { continue };
             if crash != 1 {
                 if let Some(event) = event {
                     store.push(event.clone());
