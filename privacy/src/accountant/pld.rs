@@ -48,19 +48,23 @@ impl Pld {
     pub fn of(gaussian: &Gaussian) -> Self {
         let mut interval = INTERVAL;
         loop {
-            if let Some(pld) = Self::with_interval(gaussian, interval) {
-                return pld;
+            match Self::on_grid(gaussian, interval) {
+                Ok(pld) => return pld,
+                Err(TooFine { by }) => interval *= by,
             }
-            interval *= 2.0;
         }
     }
 
     /// As [`Pld::of`], on a given grid; none if the window would be too large. Only equal grids compose.
     pub fn with_interval(gaussian: &Gaussian, interval: f64) -> Option<Self> {
-        let rounds = u32::try_from(gaussian.rounds()).ok()?;
+        Self::on_grid(gaussian, interval).ok()
+    }
+
+    fn on_grid(gaussian: &Gaussian, interval: f64) -> Result<Self, TooFine> {
+        let rounds = gaussian.rounds() as u32; // at most 1e8
         let composed = |direction| Losses::sampled_gaussian(gaussian, direction, interval)?.repeat(rounds);
         let add = if gaussian.sampling_rate() < 1.0 { Some(composed(Direction::Add)?) } else { None };
-        Some(Self { remove: composed(Direction::Remove)?, add })
+        Ok(Self { remove: composed(Direction::Remove)?, add })
     }
 
     /// This, and then `other`.
@@ -94,6 +98,18 @@ impl Pld {
     }
 }
 
+/// A window of more than [`MOST`] elements.
+struct TooFine {
+    /// A power of two, at least 2.
+    by: f64,
+}
+
+/// `elements` from 0 on as a length, if they fit.
+fn window(elements: f64) -> Result<usize, TooFine> {
+    let len = elements.max(0.0) + 1.0;
+    if len <= MOST as f64 { Ok(len as usize) } else { Err(TooFine { by: (len / MOST as f64).log2().ceil().max(1.0).exp2() }) }
+}
+
 /// Which neighbour is P.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -113,7 +129,7 @@ struct Losses {
 }
 
 impl Losses {
-    fn sampled_gaussian(gaussian: &Gaussian, direction: Direction, interval: f64) -> Option<Self> {
+    fn sampled_gaussian(gaussian: &Gaussian, direction: Direction, interval: f64) -> Result<Self, TooFine> {
         let (z, q) = (gaussian.noise_multiplier(), gaussian.sampling_rate());
         // L of Remove at output x, and its inverse; L of Add is its negative.
         let loss = |x: f64| log_add((-q).ln_1p(), q.ln() + (2.0 * x - 1.0) / (2.0 * z * z));
@@ -124,7 +140,7 @@ impl Losses {
         let (least, most) = (loss(-TAIL * z), loss(1.0 + TAIL * z));
         let (least, most) = if direction == Direction::Add { (-most, -least) } else { (least, most) };
         let (first, last) = ((least / interval).floor() as i64, (most / interval).ceil() as i64);
-        let len = usize::try_from(last - first + 1).ok().filter(|len| *len <= MOST)?;
+        let len = window((last - first) as f64)?;
 
         // P and Q of the outputs between a and b.
         let masses = |a: f64, b: f64| {
@@ -153,22 +169,23 @@ impl Losses {
             mass[i] += a;
             mass[i + 1] += p - a;
         }
-        Some(Self { interval, first, mass, infinite })
+        Ok(Self { interval, first, mass, infinite })
     }
 
     /// The sum of `times` independent losses.
-    fn repeat(&self, times: u32) -> Option<Self> {
+    fn repeat(self, times: u32) -> Result<Self, TooFine> {
         if times == 1 {
-            return Some(self.clone());
+            return Ok(self);
         }
         let (low, high) = (-self.bound(times, -1.0), self.bound(times, 1.0));
         let first = (low / self.interval).floor().max(self.first as f64 * f64::from(times)) as i64;
         let last = (high / self.interval).ceil() as i64;
-        let size = usize::try_from((last - first).max(0) + 1).ok()?.checked_next_power_of_two().filter(|size| *size <= MOST)?;
+        // At most MOST again: that is a power of two.
+        let size = window((last - first) as f64)?.next_power_of_two();
         let powered = self.spectrum(size).into_iter().map(|c| c.powu(times)).collect();
         let infinite = -(f64::from(times) * (-self.infinite).ln_1p()).exp_m1();
         // The spectrum knows positions modulo the size; the sums start at `times` first positions.
-        Some(Self::from_spectrum(powered, size, self.first * i64::from(times), first, infinite, self.interval))
+        Ok(Self::from_spectrum(powered, size, self.first * i64::from(times), first, infinite, self.interval))
     }
 
     fn convolve(&self, other: &Self) -> Result<Self, Fault> {

@@ -118,14 +118,14 @@ fn at_most(count: u32, alpha: f64) -> f64 {
     high
 }
 
-/// The share of 100 audits that would flag noise of `factor` times the claimed deviation, from the normal distribution alone.
+/// The share of 25 audits that would flag noise of `factor` times the claimed deviation, from the normal distribution alone.
 fn power(plan: &Plan, factor: f64) -> f64 {
     let shift = 1.0 / plan.noise_multiplier;
     let mut random = seed(u64::MAX).stream(seed::Purpose::Noise);
     let noise = DiscreteGaussian::new(1 << 20).unwrap();
     let mut draw =
         |mean: f64| -> Vec<f64> { (0..TRIALS).map(|_| mean + factor * noise.sample(&mut random) as f64 / f64::from(1 << 20)).collect() };
-    f64::from((0..100u8).filter(|_| proven(&draw(shift), &draw(0.0)) > EPSILON).count() as u8) / 100.0
+    f64::from((0..25u8).filter(|_| proven(&draw(shift), &draw(0.0)) > EPSILON).count() as u8) / 25.0
 }
 
 #[test]

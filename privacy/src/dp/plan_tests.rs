@@ -195,7 +195,7 @@ fn the_statement_names_unit_neighbours_and_assumptions() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
 
     /// Whatever is asked: a refusal, or parameters that keep the promise and that both ends accept.
     #[test]

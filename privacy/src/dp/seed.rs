@@ -57,3 +57,28 @@ impl RotationSeed {
         std::iter::repeat_with(move || stream.next_u64())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zero() -> NoiseSeed {
+        NoiseSeed::draw(|_| Ok::<(), ()>(())).unwrap()
+    }
+
+    /// ChaCha20 with a key and a nonce of zeros, as in RFC 8439, appendix A.1: other implementations of a node rotate the same way.
+    #[test]
+    fn rotation_signs_are_the_keystream() {
+        let words: Vec<u64> = RotationSeed::new([0; 32]).words().take(2).collect();
+        assert_eq!(words, [0x903d_f1a0_ade0_b876, 0x28bd_8653_e56a_5d40]);
+    }
+
+    #[test]
+    fn rounding_and_noise_have_streams_of_their_own() {
+        let (mut rounding, mut noise) = (zero().stream(Purpose::Rounding), zero().stream(Purpose::Noise));
+        let rotation = RotationSeed::new([0; 32]).words().next();
+        let (a, b) = (rounding.next_u64(), noise.next_u64());
+        assert!(a != b && Some(a) != rotation && Some(b) != rotation);
+        assert_eq!(zero().stream(Purpose::Noise).next_u64(), b);
+    }
+}

@@ -177,6 +177,8 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
     /// Invariants after every step: the ledger is at or above the truth, reservations and charges never exceed the budget, and a replay of
     /// the store is the same ledger.
     #[test]
