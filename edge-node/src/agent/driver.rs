@@ -174,7 +174,10 @@ impl Driver {
                 };
                 let _ = self.done.send(Ok(input));
             }
-            Effect::Download { job, release } => self.begin(download(self.link.clone(), self.disk.clone(), release), job, Step::Download),
+            Effect::Download { job, release } => {
+                let fetch = download(self.link.clone(), self.disk.clone(), self.workbench.clone(), release);
+                self.begin(fetch, job, Step::Download);
+            }
             Effect::Verify { job, release } => {
                 let (workbench, disk) = (self.workbench.clone(), self.disk.clone());
                 self.begin(blocking(move || Ok(workbench.verify(&disk, &release))), job, Step::Verify);
@@ -223,6 +226,14 @@ impl Driver {
     async fn exchange(&mut self, job: u64, to: Option<ReleaseRef>) -> Result<(), NodeError> {
         let answers = self.engine.current().map(|served| served.digest);
         let wanted = to.as_ref().map(|release| release.bundle);
+        if let Some(running) = wanted
+            && answers != wanted
+            && let Err(why) = self.workbench.runtime()
+        {
+            // The machine's fault and no release's: another one would not answer either.
+            let _ = self.done.send(Ok(Input::Unhealthy { running, why }));
+            return Ok(());
+        }
         let outcome = match to {
             Some(release) if answers != wanted => {
                 let (workbench, disk) = (self.workbench.clone(), self.disk.clone());
@@ -272,28 +283,31 @@ impl Driver {
     }
 }
 
-/// Golden inputs through what answers now, and whether any request failed.
+/// Golden inputs through what answers now. What clients send proves nothing: a graph may fail on an input of theirs.
 async fn look(served: Option<Arc<Served>>, golden: Option<Golden>) -> Option<Input> {
     let (served, golden) = (served?, golden?);
     let running = served.digest;
-    let verdict = tokio::task::spawn_blocking(move || {
-        golden.check(&served)?;
-        match served.counts() {
-            (_, 0) => Ok(()),
-            (answered, failed) => Err(format!("{failed} of {} requests failed in ONNX Runtime", answered + failed)),
-        }
-    });
-    match verdict.await {
+    match tokio::task::spawn_blocking(move || golden.check(&served)).await {
         Ok(Ok(())) => Some(Input::Healthy { running }),
         Ok(Err(why)) => Some(Input::Unhealthy { running, why }),
         Err(_) => Some(Input::Unhealthy { running, why: "the probe panicked".to_owned() }),
     }
 }
 
-/// Manifest and bundle, each going on where an earlier try ended.
-async fn download(link: Link, disk: Disk, release: ReleaseRef) -> Result<Result<(), Why>, DiskError> {
+/// Manifest and bundle, each going on where an earlier try ended. A slot that is still there will do, if it is whole.
+async fn download(link: Link, disk: Disk, workbench: Workbench, release: ReleaseRef) -> Result<Result<(), Why>, DiskError> {
     if disk.slot(release.bundle).exists() {
-        return Ok(Ok(()));
+        let (disk, release) = (disk.clone(), release.clone());
+        let held = blocking(move || match workbench.verify(&disk, &release) {
+            Ok(()) => Ok(true),
+            Err(why) => {
+                tracing::warn!(%why, "the release is fetched again");
+                disk.discard(release.bundle).map(|()| false)
+            }
+        });
+        if held.await? {
+            return Ok(Ok(()));
+        }
     }
     let wanted = [(release.manifest, release.manifest_bytes, None), (release.bundle, release.bundle_bytes, Some(DOWNLOADING))];
     for (digest, bytes, point) in wanted {
