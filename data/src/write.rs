@@ -48,7 +48,8 @@ pub fn save_npz<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, &'a
 fn whole(path: &Path, write: impl FnOnce(&mut BufWriter<&File>, &Path) -> Result<(), DataError>) -> Result<(), DataError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // As any file of this user: without this, nobody else could read it.
-    let file = Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder).map_err(DataError::io("create a file in", folder))?;
+    let file =
+        Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder).map_err(DataError::io("create a file in", folder))?;
     let mut out = BufWriter::new(file.as_file());
     write(&mut out, path)?;
     out.flush().map_err(DataError::io("write", path))?;

@@ -38,7 +38,9 @@ pub(crate) fn run(verb: Verb, json: bool) -> Result<Answer, Failure> {
                 out(&format!("listening on {address}"));
             }
         };
-        sapwood_coordinator::serve(config, ready, asked_to_stop(until_stdin_closes)).await.map_err(|error| Failure::new(exit(&error), chain(&error)))
+        sapwood_coordinator::serve(config, ready, asked_to_stop(until_stdin_closes))
+            .await
+            .map_err(|error| Failure::new(exit(&error), chain(&error)))
     })?;
     Ok(Answer::new(json!({"stopped": true}), ""))
 }

@@ -57,14 +57,18 @@ fn node(config: &std::path::Path, token: Option<String>, until_stdin_closes: boo
                 out(&format!("serving on {}", ready.serving));
             }
         };
-        sapwood_edge_node::run(config, ready, asked_to_stop(until_stdin_closes)).await.map_err(|error| Failure::new(exit(&error), chain(&error)))
+        sapwood_edge_node::run(config, ready, asked_to_stop(until_stdin_closes))
+            .await
+            .map_err(|error| Failure::new(exit(&error), chain(&error)))
     })?;
     Ok(Answer::new(json!({"stopped": true}), ""))
 }
 
 fn exit(error: &NodeError) -> Exit {
     match error {
-        NodeError::Config(_) | NodeError::Trust { .. } | NodeError::Token { .. } | NodeError::Identity(IdentityError::NoToken) => Exit::Usage,
+        NodeError::Config(_) | NodeError::Trust { .. } | NodeError::Token { .. } | NodeError::Identity(IdentityError::NoToken) => {
+            Exit::Usage
+        }
         NodeError::Identity(IdentityError::Refused { .. }) => Exit::NotAuthorized,
         NodeError::Store(StoreError::Locked { .. }) | NodeError::Listen { .. } => Exit::Conflict,
         _ => Exit::Internal,

@@ -81,6 +81,7 @@ impl State {
         let prepared = Life::block(move || {
             work.check(&CheckJob { spec: &spec, objects: &objects, model, preprocess }).map_err(|error| match error {
                 WorkError::Failed(why) => Prepare::Fault(Misuse::Setting { key: "run.toml".into(), why }.into()),
+                WorkError::NotNow(why) => Prepare::Fault(Lack::Resource { what: "the coordinator's disk", why }.into()),
                 WorkError::Killed(killed) => Prepare::Killed(killed),
             })?;
             let parameters = initial(&spec, &objects, model)?;

@@ -57,6 +57,9 @@ impl From<ReleaseError> for WorkError {
     fn from(error: ReleaseError) -> Self {
         match error {
             ReleaseError::Object(ObjectError::Killed(killed)) => Self::Killed(killed),
+            later @ (ReleaseError::Object(ObjectError::DiskFull | ObjectError::Io(_)) | ReleaseError::Temporary(_)) => {
+                Self::NotNow(later.to_string())
+            }
             other => Self::Failed(other.to_string()),
         }
     }

@@ -118,4 +118,7 @@ pub enum WorkError {
     /// It cannot be done, and trying again will not help.
     #[error("{0}")]
     Failed(String),
+    /// The disk is full, or refuses: it can be done later.
+    #[error("{0}")]
+    NotNow(String),
 }

@@ -170,7 +170,7 @@ async fn member(name: NodeId, mut known: watch::Receiver<Option<State>>) {
 
 fn hello(name: &NodeId, ticket: Option<Ticket>) -> NodeHello {
     let labels = BTreeMap::from([("ring".into(), "lab".into())]);
-    NodeHello { node: name.clone(), membership: b"{}".to_vec(), labels, ticket, profile: testing::profile(), status: None }
+    NodeHello { node: name.clone(), membership: b"{}".to_vec(), labels, ticket, profile: testing::profile(), status: None, key: Vec::new() }
 }
 
 async fn serve_orders(name: &NodeId, state: &State, ticket: &mut Option<Ticket>) {
