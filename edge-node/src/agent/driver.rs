@@ -301,10 +301,7 @@ async fn download(link: Link, disk: Disk, release: ReleaseRef) -> Result<Result<
         if path.exists() {
             continue;
         }
-        if let Some(point) = point {
-            point.reached()?;
-        }
-        match link.fetch_file(digest, Size::Exactly(bytes), &path).await {
+        match link.fetch_file(digest, Size::Exactly(bytes), &path, point).await {
             Ok(_) => {}
             Err(CallError::Killed(killed)) => return Err(killed.into()),
             Err(error) => return Ok(Err(error.to_string())),
