@@ -221,8 +221,7 @@ impl RunHands {
     fn evaluate(&self, round: u32, params: Digest) {
         let (shop, created) = (self.shop.clone(), Arc::clone(&self.created));
         self.beside(async move {
-            let _turn = shop.turn.acquire().await;
-            let scored = Life::block(move || {
+            let scored = patiently(&shop, move |shop| {
                 let Created { spec, model, preprocess, .. } = &*created;
                 shop.work.evaluate(&EvaluateJob { spec, objects: &shop.objects, model: *model, preprocess: *preprocess, params })
             });
@@ -232,7 +231,9 @@ impl RunHands {
                     Ok(Input::Evaluated { round, evaluation })
                 }
                 Err(WorkError::Killed(killed)) => Err(killed),
-                Err(WorkError::Failed(why)) => Ok(Input::Broken { why: format!("round {round} could not be scored: {why}") }),
+                Err(WorkError::Failed(why) | WorkError::Later(why)) => {
+                    Ok(Input::Broken { why: format!("round {round} could not be scored: {why}") })
+                }
             }
         });
     }
@@ -249,8 +250,7 @@ impl RunHands {
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
         let rounds = u32::try_from(rounds.len()).unwrap_or(u32::MAX);
         self.beside(async move {
-            let _turn = shop.turn.acquire().await;
-            let built = Life::block(move || {
+            let built = patiently(&shop, move |shop| {
                 let Created { run, spec, model, preprocess, .. } = &*created;
                 let (objects, model, preprocess, nodes) = (&shop.objects, *model, *preprocess, &nodes[..]);
                 shop.work.build(&BuildJob { run, spec, objects, model, preprocess, params, rounds, nodes, finished })
@@ -265,9 +265,32 @@ impl RunHands {
                     outcome
                 }
                 Err(WorkError::Killed(killed)) => return Err(killed),
-                Err(WorkError::Failed(why)) => CandidateOutcome::Failed { why },
+                Err(WorkError::Failed(why) | WorkError::Later(why)) => CandidateOutcome::Failed { why },
             }))
         });
+    }
+}
+
+/// Does the work in its turn; again, after a pause, for as long as it can only be done later.
+async fn patiently<T: Send + 'static>(
+    shop: &Shop,
+    work: impl Fn(&Shop) -> Result<T, WorkError> + Send + Sync + 'static,
+) -> Result<T, WorkError> {
+    let work = Arc::new(work);
+    loop {
+        let turn = shop.turn.acquire().await;
+        let outcome = Life::block({
+            let (shop, work) = (shop.clone(), Arc::clone(&work));
+            move || work(&shop)
+        });
+        match outcome.await {
+            Err(WorkError::Later(why)) => {
+                drop(turn);
+                tracing::warn!(%why, "scoring or building a release has to wait");
+                tokio::time::sleep(RETRY).await;
+            }
+            done => return done,
+        }
     }
 }
 
