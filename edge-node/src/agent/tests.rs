@@ -2,6 +2,7 @@
 //!
 //! Each [`Scenario`] is played once to see which points it passes; then again for every passing of every point, with the
 //! agent killed there and started again from its folder. Every time it must come to the same end, with the same files.
+#![allow(clippy::print_stdout, reason = "a test tells how many points it has killed at")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
