@@ -181,7 +181,7 @@ async fn life(death: Option<(&str, u64)>) -> (Vec<Digest>, BTreeMap<String, u64>
     if let Some((point, nth)) = death {
         let living = site.run(true, async {
             site.coordinate().await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         let died = Hook::kill_at(point, nth).scope(living).await;
         assert!(matches!(&died, Err(NodeError::Killed(killed)) if *killed.point == *point), "{point}@{nth}: {died:?}");
