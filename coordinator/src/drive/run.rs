@@ -291,15 +291,16 @@ async fn heavy<T: Send + 'static>(
 ) -> Result<Result<T, String>, Killed> {
     let job = Arc::new(job);
     loop {
-        let _turn = turn.acquire().await;
+        let turn = turn.acquire().await;
         let job = Arc::clone(&job);
         match Life::try_block(move || job()).await {
             Ok(Ok(done)) => return Ok(Ok(done)),
             Ok(Err(WorkError::Killed(killed))) => return Err(killed),
             Ok(Err(WorkError::Failed(why))) => return Ok(Err(why)),
-            Ok(Err(WorkError::NotNow(why))) => tracing::warn!(%why, "trying again"),
+            Ok(Err(WorkError::Later(why))) => tracing::warn!(%why, "scoring or building a release has to wait"),
             Err(_) => return Ok(Err("it panicked, which is a fault of this program; the log says where".into())),
         }
+        drop(turn);
         tokio::time::sleep(RETRY).await;
     }
 }

@@ -1,5 +1,7 @@
 //! The services over real TLS on loopback: enrol, connect, fetch, and every way of being someone else.
 
+mod updates;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -199,7 +201,7 @@ fn application(token: &Token, node: &str) -> (v1::EnrollRequest, String) {
 }
 
 fn hello(member: &Member) -> v1::Hello {
-    let profile = v1::Profile { device_class: "x86_64".into(), arch: "x86_64".into(), cores: 2, ..Default::default() };
+    let profile = v1::Profile { device_class: "x86_64".into(), arch: "x86_64".into(), cores: 2, trains: true, ..Default::default() };
     v1::Hello {
         version: Some(v1::VersionRange { min: 1, max: 1 }),
         ticket: Bytes::new(),
