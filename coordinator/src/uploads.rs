@@ -1,7 +1,7 @@
 //! Receiving updates: whole, into memory, a bounded number of bytes at a time.
 //!
-//! An upload first waits for memory, and its sender with it: nothing is read from the network before. It is checked against
-//! its digest while it arrives. If the connection breaks, what has arrived is parked for as long as nobody else needs the
+//! An upload first waits for memory, and its sender with it: no more than its window is read from the network before. It is
+//! checked against its digest while it arrives. If the connection breaks, what has arrived is parked for as long as nobody else needs the
 //! room and the attempt lives, so that the sender can go on where it stopped.
 
 use std::{
@@ -82,11 +82,19 @@ impl Uploads {
     /// Begins an upload of `total` bytes, or goes on with one. Waits until there is memory for it.
     ///
     /// # Errors
-    /// [`Misbehaviour::Malformed`] unless `offset` is what [`Uploads::offset`] says, or 0, which begins anew.
+    /// [`Lack::Resource`] unless `offset` is what [`Uploads::offset`] says now, or 0, which begins anew.
     pub async fn begin(self: &Arc<Self>, key: Key, total: usize, offset: u64) -> Result<Upload, Fault> {
         let mut resumed = self.parked(|parked| parked.uploads.remove(&key)).map(|(_, buffer)| buffer);
         if let Some(buffer) = resumed.take_if(|buffer| offset == 0 || buffer.total != total) {
             drop(buffer);
+        }
+        let have = resumed.as_ref().map_or(0, |buffer| buffer.bytes.len() as u64);
+        if have != offset {
+            if let Some(buffer) = resumed {
+                self.park(key, buffer);
+            }
+            // What was there may have made room for others since the sender asked.
+            return Err(lack(format!("the upload goes on at {offset}, but {have} bytes are here; ask again where to go on")));
         }
         let buffer = match resumed {
             Some(buffer) => buffer,
@@ -94,10 +102,6 @@ impl Uploads {
         };
         let mut upload = Upload { uploads: Arc::clone(self), key, buffer: Some(buffer) };
         let buffer = upload.buffer.as_mut().expect("it was just made");
-        if buffer.bytes.len() as u64 != offset {
-            let why = format!("it goes on at {offset}, but {} bytes are here", buffer.bytes.len());
-            return Err(Misbehaviour::Malformed { what: "upload", why }.into());
-        }
         buffer.bytes.try_reserve_exact(total - buffer.bytes.len()).map_err(|error| lack(error.to_string()))?;
         Ok(upload)
     }
@@ -232,7 +236,7 @@ mod tests {
         first.push(&bytes[..3000]).unwrap();
         assert!(first.whole().is_err(), "the rest is missing");
         assert_eq!(uploads.offset(&key), 3000);
-        assert!(uploads.begin(key.clone(), bytes.len(), 2999).await.is_err());
+        assert!(matches!(uploads.begin(key.clone(), bytes.len(), 2999).await, Err(Fault::Unavailable(_))), "it asks again");
         assert_eq!(uploads.offset(&key), 3000, "a wrong offset loses nothing");
         let mut second = uploads.begin(key.clone(), bytes.len(), 3000).await.unwrap();
         second.push(&bytes[3000..]).unwrap();

@@ -1,15 +1,16 @@
 //! Writing arrays that NumPy and [`load`](crate::load) read.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{BufWriter, Write},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
 use ndarray::ArrayViewD;
 use ndarray_npy::{WritableElement, WriteNpyExt as _};
 use sapwood_models::{Dataset, Targets, Tensor, TensorData};
-use tempfile::NamedTempFile;
+use tempfile::Builder;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use crate::DataError;
@@ -46,11 +47,14 @@ pub fn save_npz<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, &'a
 /// Writes beside the path and renames, so that no reader and no crash sees half a file.
 fn whole(path: &Path, write: impl FnOnce(&mut BufWriter<&File>, &Path) -> Result<(), DataError>) -> Result<(), DataError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = NamedTempFile::new_in(folder).map_err(DataError::io("create a file in", folder))?;
+    // As any file of this user: without this, nobody else could read it.
+    let file =
+        Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder).map_err(DataError::io("create a file in", folder))?;
     let mut out = BufWriter::new(file.as_file());
     write(&mut out, path)?;
     out.flush().map_err(DataError::io("write", path))?;
     drop(out);
+    file.as_file().sync_all().map_err(DataError::io("write", path))?;
     file.persist(path).map_err(|e| DataError::io("write", path)(e.error))?;
     Ok(())
 }

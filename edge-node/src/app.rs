@@ -35,6 +35,9 @@ use crate::{
 
 pub use crate::link::{Assignments, Reporter};
 
+#[cfg(test)]
+mod tests;
+
 /// Orders that wait for the rounds; more would mean that they hang.
 const ORDERS: usize = 64;
 
@@ -102,7 +105,8 @@ pub async fn run(mut config: Config, ready: impl FnOnce(Ready), shutdown: impl F
             profile,
             status: status.clone(),
             rounds,
-            assignments: orders,
+            // This one is dropped with the line; the agent ends only when it is told to.
+            assignments: orders.clone(),
             current,
             link: link.clone(),
         };

@@ -292,6 +292,9 @@ impl Config {
         if config.train.nice > 19 {
             return Err(format!("train.nice: {} is not between 0 and 19", config.train.nice));
         }
+        if config.serve.probe.is_zero() {
+            return Err("serve.probe: it must be above 0".to_owned());
+        }
         let paths = [
             Some(&mut config.trust),
             Some(&mut config.state_dir),

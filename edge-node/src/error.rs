@@ -28,7 +28,7 @@ pub enum NodeError {
     },
     /// Keys, certificate, membership.
     #[error(transparent)]
-    Identity(#[from] IdentityError),
+    Identity(IdentityError),
     /// The node's memory.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -62,4 +62,13 @@ pub enum NodeError {
     /// In a simulation only.
     #[error(transparent)]
     Killed(#[from] Killed),
+}
+
+impl From<IdentityError> for NodeError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Killed(killed) => killed.into(),
+            other => Self::Identity(other),
+        }
+    }
 }

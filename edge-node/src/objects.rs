@@ -39,7 +39,7 @@ impl Objects {
             files::remove(&path).map_err(disk)?;
         }
         files::private_folder(&self.folder).map_err(disk)?;
-        link.fetch_file(digest, Size::AtMost(most), &path).await?;
+        link.fetch_file(digest, Size::AtMost(most), &path, None).await?;
         prune(&self.folder);
         files::read(&path).map_err(disk)?.ok_or_else(|| disk(std::io::ErrorKind::NotFound.into()))
     }

@@ -290,6 +290,7 @@ impl node_server::Node for World {
         });
         let welcome = v1::Welcome { version: 1, ticket: Ticket::new([n; 16]).as_bytes().to_vec().into(), now_ms: 0 };
         line.send(Ok(v1::Instruction { kind: Some(v1::instruction::Kind::Welcome(welcome)) })).await.unwrap();
+        self.news.send_replace(());
         Ok(Response::new(Box::pin(ReceiverStream::new(instructions))))
     }
 
@@ -350,7 +351,9 @@ impl node_server::Node for World {
             }
         }
         let whole = self.script(|script| Digest::of(&script.uploads[&digest])) == digest;
-        self.script(|script| script.receipts.push(digest));
+        if whole {
+            self.script(|script| script.receipts.push(digest));
+        }
         self.news.send_replace(());
         let outcome = if whole { Receipt::Accepted } else { Receipt::Refused };
         Ok(Response::new(v1::Receipt { outcome: convert::to_json(&outcome) }))

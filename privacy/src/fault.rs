@@ -95,6 +95,14 @@ pub enum Fault {
     /// Two sums that do not belong together.
     #[error("the sums differ in length or width")]
     Mismatch,
+    /// An update that was not clipped.
+    #[error("its L2 norm is {norm:.6}, above the clip norm {clip}")]
+    BeyondClip {
+        /// Of the update.
+        norm: f64,
+        /// By the terms.
+        clip: f64,
+    },
     /// The counters in a sum contradict each other.
     #[error("the counters of the sum contradict each other: {why}")]
     Totals {

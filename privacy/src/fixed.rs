@@ -228,14 +228,42 @@ impl Encoding {
             return Err(Fault::Mismatch);
         }
         let (grid, limbs) = sum.lanes().split_at(dimension);
-        let mut counters = [0u64; COUNTERS];
+        let totals = self.totals(self.counters(limbs), sum.added())?;
+        Ok(Mean { totals, grid, bits: self.bits, scale: self.step() / totals.weight })
+    }
+
+    /// Looks at one packed update alone, in the clear: whether a node that follows the rules could have sent it.
+    ///
+    /// # Errors
+    /// [`Fault::Length`], [`Fault::Padding`], [`Fault::Totals`]; [`Fault::BeyondClip`] if its norm is above the clip norm by
+    /// more than rounding explains.
+    pub fn check(&self, bytes: &[u8], dimension: usize) -> Result<(), Fault> {
+        const BLOCK: usize = 1024;
+        let elements = self.elements(dimension);
+        wire::check(&[bytes], elements, self.bits)?;
+        let (mut lanes, mut counters, mut squares) = ([0; BLOCK], Vec::with_capacity(elements - dimension), 0f64);
+        for (first, packed) in (0..).step_by(BLOCK).zip(bytes.chunks(wire::packed_len(BLOCK, self.bits))) {
+            let lanes = &mut lanes[..BLOCK.min(elements - first)];
+            lanes.fill(0);
+            wire::add(&[packed], lanes, self.bits);
+            let (grid, limbs) = lanes.split_at(lanes.len().min(dimension.saturating_sub(first)));
+            squares += grid.iter().map(|lane| f64::from(self.bits.centre(*lane)).powi(2)).sum::<f64>();
+            counters.extend_from_slice(limbs);
+        }
+        self.totals(self.counters(&counters), 1)?;
+        // Rounding moves each coordinate by half a step at most.
+        let (norm, most) = (squares.sqrt(), f64::from(self.most) + 0.5 * (dimension as f64).sqrt() + 1.0);
+        if norm > most { Err(Fault::BeyondClip { norm: norm * self.step(), clip: self.clip }) } else { Ok(()) }
+    }
+
+    fn counters(&self, limbs: &[u32]) -> [u64; COUNTERS] {
+        let mut counters = [0; COUNTERS];
         for (counter, limbs) in counters.iter_mut().zip(limbs.chunks_exact(self.limbs())) {
             for (i, limb) in (0u32..).zip(limbs) {
                 *counter += u64::from(limb & self.bits.mask()) << (i * self.limb);
             }
         }
-        let totals = self.totals(counters, sum.added())?;
-        Ok(Mean { totals, grid, bits: self.bits, scale: self.step() / totals.weight })
+        counters
     }
 
     fn limbs(&self) -> usize {

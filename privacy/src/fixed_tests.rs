@@ -196,3 +196,39 @@ proptest! {
         prop_assert_eq!(mean.totals.examples, u64::from(nodes) * COUNTER_MAX);
     }
 }
+
+/// Found by review: clipping happens on the node, so nothing but this bounds what a hostile node sends in the clear; and a bad
+/// counter showed only in the sum, where nobody can say whose it was.
+#[test]
+fn an_update_alone_must_be_one_that_a_node_could_have_sent() {
+    for (bits, dimension) in [(32, 2000), (21, 2000), (21, 3), (32, 1024)] {
+        let encoding = encoding(bits, 100, Weighting::Examples { cap: 10 });
+        let update: Vec<f32> = (0..dimension).map(|i| (i as f32).sin()).collect();
+        let good = encoding.encode(&update, &says(5, Some(3), 0.5)).unwrap();
+        assert!(good.clipped || dimension == 3);
+        encoding.check(&good.bytes, dimension).unwrap();
+        let lanes = wire::unpack(&good.bytes, encoding.elements(dimension), encoding.bits()).unwrap();
+        let changed = |at: usize, to: u32| {
+            let mut lanes = lanes.clone();
+            lanes[at] = to & encoding.bits().mask();
+            encoding.check(&wire::pack(&lanes, encoding.bits()).unwrap(), dimension)
+        };
+        assert!(matches!(changed(1, 1 << (bits - 2)), Err(Fault::BeyondClip { .. })));
+        assert!(matches!(changed(dimension - 1, u32::MAX << (bits - 2)), Err(Fault::BeyondClip { .. })));
+        assert!(matches!(changed(dimension, 2), Err(Fault::Totals { .. })), "it counts two nodes");
+        assert!(matches!(encoding.check(&good.bytes[1..], dimension), Err(Fault::Length { .. })));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_encoded_passes_the_check(
+        update in prop::collection::vec(prop_oneof![-1e3f32..1e3, -1e-3f32..1e-3, Just(1e30)], 0..3000),
+        bits in 20u8..=32,
+        examples in 1u64..100,
+    ) {
+        let encoding = encoding(bits, 100, Weighting::Examples { cap: 50 });
+        let bytes = encoding.encode(&update, &says(examples, None, 1.0)).unwrap().bytes;
+        prop_assert_eq!(encoding.check(&bytes, update.len()), Ok(()));
+    }
+}

@@ -132,6 +132,11 @@ impl Daemon {
         true
     }
 
+    /// Whether its present life has ended. [`Daemon::tend`] begins the next one.
+    pub fn is_gone(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().expect("a child can be waited for").is_some())
+    }
+
     /// Ends it at once, wherever it is.
     pub async fn kill(&mut self) {
         self.address = None;

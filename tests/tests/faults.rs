@@ -192,6 +192,31 @@ fn flip(path: &Path, at: impl FnOnce(usize) -> usize) {
     fs::write(path, bytes).expect("a file is written");
 }
 
+/// A node's certificate is of the right authority, and still opens none of the operator's doors.
+#[tokio::test]
+async fn a_nodes_certificate_does_not_make_an_operator() {
+    let _alone = ONE.lock().await;
+    let mut farm = Farm::found(1);
+    farm.start().await;
+    eventually("node-1 is here", async || farm.operator.nodes().await.filter(|all| all.iter().any(|n| n.connected))).await;
+    let stolen = farm.root().join("stolen");
+    fs::create_dir_all(&stolen).expect("a folder is made");
+    let tls = farm.state_of("node-1").join("identity/tls.pem");
+    for name in ["cert.pem", "key.pem"] {
+        // The node keeps both in one file.
+        fs::copy(&tls, stolen.join(name)).expect("a file is copied");
+    }
+    fs::copy(farm.deployment.operator_ca(), stolen.join("ca.pem")).expect("a file is copied");
+    for args in [&["run", "list"][..], &["fleet", "list"], &["run", "stop", "digits-1"]] {
+        let refused = farm.call_as(args, &stolen);
+        assert_eq!(refused.code, 5, "{args:?}: {refused:?}");
+        assert!(refused.error().contains("operator"), "{}", refused.error());
+    }
+    let thief = farm.call_as(&["run", "list"], &stolen);
+    println!("{}", thief.error());
+    assert_eq!(farm.call(&["run", "list"]).code, 0);
+}
+
 /// Also what an operator can see with openssl alone.
 #[tokio::test]
 async fn a_flipped_byte_anywhere_in_a_release_is_refused() {

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use sapwood_coordinator::Config;
+use sapwood_coordinator::{Config, CoordinatorError};
 use serde_json::json;
 
 use super::daemon::asked_to_stop;
 use crate::{
     allocator,
-    output::{Answer, Exit, Failure, OrFail, out},
+    output::{Answer, Exit, Failure, OrFail, chain, out},
 };
 
 #[derive(Subcommand)]
@@ -38,7 +38,17 @@ pub(crate) fn run(verb: Verb, json: bool) -> Result<Answer, Failure> {
                 out(&format!("listening on {address}"));
             }
         };
-        sapwood_coordinator::serve(config, ready, asked_to_stop(until_stdin_closes)).await.or_fail(Exit::Internal)
+        sapwood_coordinator::serve(config, ready, asked_to_stop(until_stdin_closes))
+            .await
+            .map_err(|error| Failure::new(exit(&error), chain(&error)))
     })?;
     Ok(Answer::new(json!({"stopped": true}), ""))
+}
+
+fn exit(error: &CoordinatorError) -> Exit {
+    match error {
+        CoordinatorError::Pki(_) | CoordinatorError::File { .. } => Exit::Usage,
+        CoordinatorError::InUse { .. } | CoordinatorError::Listen { .. } => Exit::Conflict,
+        _ => Exit::Internal,
+    }
 }

@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use sapwood_edge_node::{Config, probe};
+use sapwood_edge_node::{Config, NodeError, identity::IdentityError, probe, store::StoreError};
 use serde_json::json;
 
 use super::daemon::asked_to_stop;
-use crate::output::{Answer, Exit, Failure, OrFail, out};
+use crate::output::{Answer, Exit, Failure, OrFail, chain, out};
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Runs an edge node until it is asked to stop: it enrols once, trains when asked, and serves what it was assigned.
     #[command(
-        after_help = "Example:\n  sapwood node run --config node.toml\n\nThe first start needs a one-time token: enrollment_token in the file, or SAPWOOD_TOKEN."
+        after_help = "Example:\n  sapwood node run --config node.toml\n\nThe first start needs a one-time token: [enrollment] token_file in the file, or SAPWOOD_TOKEN."
     )]
     Run {
         #[arg(long)]
@@ -57,9 +57,22 @@ fn node(config: &std::path::Path, token: Option<String>, until_stdin_closes: boo
                 out(&format!("serving on {}", ready.serving));
             }
         };
-        sapwood_edge_node::run(config, ready, asked_to_stop(until_stdin_closes)).await.or_fail(Exit::Internal)
+        sapwood_edge_node::run(config, ready, asked_to_stop(until_stdin_closes))
+            .await
+            .map_err(|error| Failure::new(exit(&error), chain(&error)))
     })?;
     Ok(Answer::new(json!({"stopped": true}), ""))
+}
+
+fn exit(error: &NodeError) -> Exit {
+    match error {
+        NodeError::Config(_) | NodeError::Trust { .. } | NodeError::Token { .. } | NodeError::Identity(IdentityError::NoToken) => {
+            Exit::Usage
+        }
+        NodeError::Identity(IdentityError::Refused { .. }) => Exit::NotAuthorized,
+        NodeError::Store(StoreError::Locked { .. }) | NodeError::Listen { .. } => Exit::Conflict,
+        _ => Exit::Internal,
+    }
 }
 
 fn cold_start(folder: &std::path::Path, ort_lib: Option<&std::path::Path>) -> Result<Answer, Failure> {

@@ -1,17 +1,21 @@
 //! What nodes ask of the coordinator.
 
+use std::sync::Arc;
+
+use sapwood_failpoint as failpoint;
 use sapwood_protocol::{
     Digest, Fault, NodeId, RunId, SessionId, Ticket,
-    fault::{Expiry, Misbehaviour, Misuse},
+    fault::{Expiry, Lack, Misbehaviour, Misuse},
     rollout::{self, NodeStatus},
-    round::{Decline, Receipt},
-    run::Input,
+    round::{Decline, Receipt, Terms},
+    run::{Input, Run},
 };
 
 use super::{Enrollment, NodeHello, Orders, RunHandle, State, lock, no_such};
 use crate::{
+    drive::Life,
     store::{Intent, StoreError, StreamName},
-    uploads::{self, Key},
+    uploads::{self, Key, Received},
 };
 
 /// How an upload begins.
@@ -33,6 +37,7 @@ pub struct UploadHeader {
 pub struct Upload {
     inner: uploads::Upload,
     run: RunHandle,
+    terms: Arc<Terms>,
 }
 
 impl Upload {
@@ -53,12 +58,44 @@ impl Upload {
     }
 
     async fn offer(self) -> Result<(), Fault> {
-        let received = self.inner.whole()?;
-        let Key { node, session, digest } = received.key.clone();
-        let bytes = received.bytes.len();
-        let _holding = self.run.held.hold(received);
-        self.run.address.ask(Input::Update { node, session, digest, bytes }).await
+        let Self { inner, run, terms } = self;
+        let received = inner.whole()?;
+        // Whoever hangs up now must not take the bytes from under a decision.
+        let offered = tokio::spawn(failpoint::inherit(async move {
+            let received = checked(received, terms).await?;
+            let Key { node, session, digest } = received.key.clone();
+            let bytes = received.bytes.len();
+            let _holding = run.held.hold(received);
+            run.address.ask(Input::Update { node, session, digest, bytes }).await
+        }));
+        offered.await.unwrap_or_else(|_| Err(Lack::Resource { what: "the coordinator", why: "it is shutting down".into() }.into()))
     }
+
+    /// Comes back when the attempt is over: nobody wants the rest.
+    pub async fn unwanted(&self) {
+        over(&self.run, self.terms.session).await;
+    }
+}
+
+/// Comes back when the attempt of this session is over.
+async fn over(run: &RunHandle, session: SessionId) {
+    let gone = |run: &Arc<Run>| run.terms().is_none_or(|terms| terms.session != session);
+    // An error means that the run has no driver any more.
+    let _ = run.states.clone().wait_for(gone).await;
+}
+
+/// An update is looked at alone before it is added: in a sum, nobody could say whose fault it was.
+async fn checked(received: Received, terms: Arc<Terms>) -> Result<Received, Fault> {
+    let check = move || {
+        let verdict = terms.encoding.encoding().and_then(|encoding| {
+            encoding.check(&received.bytes, terms.dimension()).map_err(|fault| {
+                let why = format!("node {}: {fault}", received.key.node);
+                Misbehaviour::Malformed { what: "update", why }.into()
+            })
+        });
+        verdict.map(|()| received)
+    };
+    Life::block(check).await
 }
 
 /// What a node is answered: yes, too late, or no. What may be different later stays a fault.
@@ -102,20 +139,22 @@ impl State {
     pub async fn upload(&self, node: &NodeId, header: UploadHeader) -> Result<Upload, Fault> {
         let UploadHeader { run, session, digest, total, offset } = header;
         let run = self.driven(&run).await?;
-        let expected = {
-            let state = run.states.borrow();
-            let terms = state.terms().filter(|terms| terms.session == session).ok_or(Expiry::Session)?;
-            if !terms.has(node) {
-                return Err(Misbehaviour::NotInCohort { node: node.clone() }.into());
-            }
-            terms.update_bytes()?
-        };
+        let terms = run.states.borrow().terms().filter(|terms| terms.session == session).cloned();
+        let terms = Arc::new(terms.ok_or(Expiry::Session)?);
+        if !terms.has(node) {
+            return Err(Misbehaviour::NotInCohort { node: node.clone() }.into());
+        }
+        let expected = terms.update_bytes()?;
         let total = usize::try_from(total).unwrap_or(usize::MAX);
         if total != expected {
             return Err(Misbehaviour::UpdateLength { node: node.clone(), expected, actual: total }.into());
         }
         let key = Key { node: node.clone(), session, digest };
-        Ok(Upload { inner: self.0.shop.uploads.begin(key, total, offset).await?, run })
+        let inner = tokio::select! {
+            begun = self.0.shop.uploads.begin(key, total, offset) => begun?,
+            () = over(&run, session) => return Err(Expiry::Session.into()),
+        };
+        Ok(Upload { inner, run, terms })
     }
 
     /// A node cannot take part.
@@ -154,7 +193,7 @@ impl State {
             Some(row) if !row.live => Err(Expiry::Session.into()),
             // Restored from a backup, the coordinator may not know a run that its nodes do.
             None => Err(Expiry::Session.into()),
-            Some(_) => Err(sapwood_protocol::fault::Lack::Lease { what: format!("run {run}") }.into()),
+            Some(_) => Err(Lack::Lease { what: format!("run {run}") }.into()),
         }
     }
 

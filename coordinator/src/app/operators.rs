@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sapwood_protocol::{
     Cx, Fault, Machine, NodeId, ReleaseId, RunId,
+    fault::Lack,
     release::view::{NodeInfo, ReleaseView, RolloutView},
     rollout::Rollout,
     run::{Input, Run},
@@ -64,6 +65,9 @@ impl State {
             }
         }
         let states = self.stored::<Run>(StreamName::run(run), || no_such("run", run)).await?;
+        if self.is_live(run).await? {
+            return Err(Lack::Lease { what: format!("run {run}") }.into());
+        }
         let state = Arc::clone(&states.borrow());
         let mut secrets = (self.0.shop.cx.secrets)();
         // Nothing can follow any more; the machine knows how to say so.

@@ -80,6 +80,7 @@ impl State {
         let _turn = self.0.shop.turn.acquire().await;
         let prepared = Life::block(move || {
             work.check(&CheckJob { spec: &spec, objects: &objects, model, preprocess }).map_err(|error| match error {
+                WorkError::Later(why) => Prepare::Fault(Lack::Resource { what: "the coordinator", why }.into()),
                 WorkError::Failed(why) => Prepare::Fault(Misuse::Setting { key: "run.toml".into(), why }.into()),
                 WorkError::Killed(killed) => Prepare::Killed(killed),
             })?;

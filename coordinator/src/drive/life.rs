@@ -31,16 +31,21 @@ impl Life {
         }));
     }
 
-    /// Runs `work` where it may block, under the same failpoints.
+    /// Runs `work` where it may block, under the same failpoints. Its panic goes on here.
     pub async fn block<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        Self::try_block(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// As [`Life::block`], but hands a panic back.
+    pub async fn try_block<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::Result<T> {
         let hook = failpoint::current();
         let work = move || {
             let _guard = hook.as_ref().map(failpoint::Hook::install);
             work()
         };
         match tokio::task::spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(value) => value,
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Ok(value) => Ok(value),
+            Err(Ok(panic)) => Err(panic),
             // The runtime is being torn down, and this task with it.
             Err(Err(_)) => std::future::pending().await,
         }

@@ -74,7 +74,8 @@ impl Hands<Rollout> for RolloutHands {
     }
 
     fn index(&self, machine: &Rollout, _events: &[Event]) -> Index {
-        let completed = matches!(machine.outcome(), Some(Outcome::Completed { .. }));
+        // What no node has confirmed is nothing to go back to.
+        let completed = matches!(machine.outcome(), Some(Outcome::Completed { nodes }) if *nodes > 0);
         let summary = Summary { completed, reference: machine.created().release.clone() };
         Index { summary: Some(serde_json::to_vec(&summary).expect("a reference is JSON")), release: None }
     }

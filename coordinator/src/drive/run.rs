@@ -78,37 +78,52 @@ impl Summary {
     }
 }
 
-/// Whole updates that wait for the run's decision.
+/// Whole updates that wait for the run's decision, each under the number of its offer: one may be offered twice.
 #[derive(Clone, Default)]
-pub struct Held(Arc<Mutex<HashMap<Key, Received>>>);
+pub struct Held(Arc<Mutex<Offers>>);
+
+#[derive(Default)]
+struct Offers {
+    updates: HashMap<Key, (u64, Received)>,
+    next: u64,
+}
 
 impl Held {
-    fn with<T>(&self, body: impl FnOnce(&mut HashMap<Key, Received>) -> T) -> T {
+    fn with<T>(&self, body: impl FnOnce(&mut Offers) -> T) -> T {
         body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
     /// Held until the decision to add it, or until the guard is dropped.
     pub(crate) fn hold(&self, update: Received) -> Holding {
         let key = update.key.clone();
-        self.with(|held| held.insert(key.clone(), update));
-        Holding { held: self.clone(), key }
+        let number = self.with(|offers| {
+            offers.next += 1;
+            offers.updates.insert(key.clone(), (offers.next, update));
+            offers.next
+        });
+        Holding { held: self.clone(), key, number }
     }
     fn take(&self, key: &Key) -> Option<Received> {
-        self.with(|held| held.remove(key))
+        self.with(|offers| offers.updates.remove(key)).map(|(_, update)| update)
     }
     fn forget(&self, session: SessionId) {
-        self.with(|held| held.retain(|key, _| key.session != session));
+        self.with(|offers| offers.updates.retain(|key, _| key.session != session));
     }
 }
 
 /// Lets go of an update that was not added.
 pub(crate) struct Holding {
     held: Held,
-    pub(crate) key: Key,
+    key: Key,
+    number: u64,
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.held.take(&self.key);
+        self.held.with(|offers| {
+            if offers.updates.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+                offers.updates.remove(&self.key);
+            }
+        });
     }
 }
 
@@ -221,18 +236,17 @@ impl RunHands {
     fn evaluate(&self, round: u32, params: Digest) {
         let (shop, created) = (self.shop.clone(), Arc::clone(&self.created));
         self.beside(async move {
-            let _turn = shop.turn.acquire().await;
-            let scored = Life::block(move || {
+            let turn = Arc::clone(&shop.turn);
+            let scored = heavy(&turn, move || {
                 let Created { spec, model, preprocess, .. } = &*created;
                 shop.work.evaluate(&EvaluateJob { spec, objects: &shop.objects, model: *model, preprocess: *preprocess, params })
             });
-            match scored.await {
+            match scored.await? {
                 Ok(evaluation) => {
                     SCORED.reached()?;
                     Ok(Input::Evaluated { round, evaluation })
                 }
-                Err(WorkError::Killed(killed)) => Err(killed),
-                Err(WorkError::Failed(why)) => Ok(Input::Broken { why: format!("round {round} could not be scored: {why}") }),
+                Err(why) => Ok(Input::Broken { why: format!("round {round} could not be scored: {why}") }),
             }
         });
     }
@@ -249,13 +263,13 @@ impl RunHands {
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
         let rounds = u32::try_from(rounds.len()).unwrap_or(u32::MAX);
         self.beside(async move {
-            let _turn = shop.turn.acquire().await;
-            let built = Life::block(move || {
+            let turn = Arc::clone(&shop.turn);
+            let built = heavy(&turn, move || {
                 let Created { run, spec, model, preprocess, .. } = &*created;
                 let (objects, model, preprocess, nodes) = (&shop.objects, *model, *preprocess, &nodes[..]);
                 shop.work.build(&BuildJob { run, spec, objects, model, preprocess, params, rounds, nodes, finished })
             });
-            Ok(Input::Candidate(match built.await {
+            Ok(Input::Candidate(match built.await? {
                 Ok(built) => {
                     CANDIDATE_BUILT.reached()?;
                     let outcome = built.outcome();
@@ -264,10 +278,30 @@ impl RunHands {
                     }
                     outcome
                 }
-                Err(WorkError::Killed(killed)) => return Err(killed),
-                Err(WorkError::Failed(why)) => CandidateOutcome::Failed { why },
+                Err(why) => CandidateOutcome::Failed { why },
             }))
         });
+    }
+}
+
+/// Scores or builds, one at a time, until it is done or cannot be: a full disk is waited for, a panic is a failure.
+async fn heavy<T: Send + 'static>(
+    turn: &Semaphore,
+    job: impl Fn() -> Result<T, WorkError> + Send + Sync + 'static,
+) -> Result<Result<T, String>, Killed> {
+    let job = Arc::new(job);
+    loop {
+        let turn = turn.acquire().await;
+        let job = Arc::clone(&job);
+        match Life::try_block(move || job()).await {
+            Ok(Ok(done)) => return Ok(Ok(done)),
+            Ok(Err(WorkError::Killed(killed))) => return Err(killed),
+            Ok(Err(WorkError::Failed(why))) => return Ok(Err(why)),
+            Ok(Err(WorkError::Later(why))) => tracing::warn!(%why, "scoring or building a release has to wait"),
+            Err(_) => return Ok(Err("it panicked, which is a fault of this program; the log says where".into())),
+        }
+        drop(turn);
+        tokio::time::sleep(RETRY).await;
     }
 }
 
@@ -360,10 +394,8 @@ impl Hands<Run> for RunHands {
     }
 
     fn forget(&mut self) {
-        if let Some(sum) = self.sum.take() {
-            self.held.forget(sum.session());
-            self.shop.uploads.forget(sum.session());
-        }
+        // Updates that wait for their decision stay: the attempt may go on, and their letters are still to be read.
+        self.sum = None;
     }
 
     fn roster(&self, machine: &Run) -> Option<Input> {

@@ -82,6 +82,8 @@ pub struct NodeHello {
     pub profile: NodeProfile,
     /// What it runs.
     pub status: Option<NodeStatus>,
+    /// Public key of the certificate that it shows.
+    pub key: Vec<u8>,
 }
 
 /// Everything known about nodes.
@@ -107,6 +109,8 @@ struct Node {
 
 struct Line {
     id: u64,
+    /// Public key of the certificate that opened it.
+    key: Vec<u8>,
     levels: watch::Sender<Levels>,
 }
 
@@ -176,7 +180,7 @@ impl Fleet {
     /// # Errors
     /// [`Misbehaviour::ClonedIdentity`] if the ticket is not one of the node's last two, or the identity was displaced.
     pub async fn connect(self: &Arc<Self>, hello: NodeHello, secrets: &mut dyn Secrets) -> Result<(Ticket, Orders), Fault> {
-        let NodeHello { node: name, membership, labels, ticket, profile, status } = hello;
+        let NodeHello { node: name, membership, labels, ticket, profile, status, key } = hello;
         let mut issued = ticket;
         self.update(&name, |row| {
             let expected = Expected { current: row.ticket, previous: row.previous_ticket };
@@ -206,7 +210,7 @@ impl Fleet {
             let id = known.as_ref().and_then(|node| node.line.as_ref()).map_or(0, |line| line.id) + 1;
             let assigned = known.as_ref().map_or(0, |node| node.assigned);
             let status = status.or_else(|| known.and_then(|node| node.status));
-            let line = Some(Line { id, levels: levels.clone() });
+            let line = Some(Line { id, key, levels: levels.clone() });
             nodes.insert(name.clone(), Node { labels, profile, status, assigned, seen: now, line });
             id
         });
@@ -223,6 +227,12 @@ impl Fleet {
         levels.send_modify(|levels| letters.into_iter().for_each(|letter| levels.stored(letter)));
         self.changed();
         Ok((issued, orders))
+    }
+
+    /// Whether the node's line was opened under a certificate of this key. Another one may be a clone's, which
+    /// [`Fleet::connect`] would refuse.
+    pub fn is_connected(&self, name: &NodeId, key: &[u8]) -> bool {
+        self.with(|nodes| nodes.get(name).and_then(|node| node.line.as_ref()).is_some_and(|line| line.key == key))
     }
 
     fn hung_up(&self, name: &NodeId, line: u64) {

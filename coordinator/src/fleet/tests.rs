@@ -33,6 +33,7 @@ async fn connect_as(cx: &Context, node: &str, ticket: Option<Ticket>, membership
         labels: BTreeMap::from([("ring".into(), "lab".into())]),
         ticket,
         profile: testing::profile(),
+        key: Vec::new(),
         status: None,
     };
     cx.fleet.connect(hello, &mut *testing::secrets()).await

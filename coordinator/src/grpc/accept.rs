@@ -1,7 +1,7 @@
 //! From a listening socket to connections whose holder is known.
 //!
-//! Handshakes are bounded in number and in time, so that a crowd that says nothing cannot keep the members out, and a
-//! failed accept is never the end of the server.
+//! Handshakes are bounded in number and in time, and strangers, who show no certificate, have few places and little time:
+//! they come to enrol. So a crowd cannot keep the members out. A failed accept is never the end of the server.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -34,11 +34,21 @@ pub struct Doors {
     pub handshake_timeout: Duration,
     /// Open connections.
     pub connections: usize,
+    /// Of these, connections without a client certificate.
+    pub strangers: usize,
+    /// How long one of those may last.
+    pub stranger_timeout: Duration,
 }
 
 impl Default for Doors {
     fn default() -> Self {
-        Self { handshakes: 128, handshake_timeout: Duration::from_secs(10), connections: 20_000 }
+        Self {
+            handshakes: 128,
+            handshake_timeout: Duration::from_secs(10),
+            connections: 20_000,
+            strangers: 256,
+            stranger_timeout: Duration::from_secs(60),
+        }
     }
 }
 
@@ -55,8 +65,10 @@ pub struct Peer {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    /// A stranger's connection ends then.
+    until: Option<Pin<Box<Sleep>>>,
     // Held for as long as the connection lives.
-    _place: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
 impl Connected for Connection {
@@ -68,6 +80,12 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(until) = &mut self.until
+            && until.as_mut().poll(cx).is_ready()
+        {
+            // As if the peer had hung up.
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -100,6 +118,7 @@ pub fn connections(listener: TcpListener, tls: ServerConfig, doors: Doors) -> im
 async fn accept(listener: TcpListener, tls: TlsAcceptor, doors: Doors, ready: mpsc::Sender<io::Result<Connection>>) {
     let handshakes = Arc::new(Semaphore::new(doors.handshakes));
     let places = Arc::new(Semaphore::new(doors.connections));
+    let strangers = Arc::new(Semaphore::new(doors.strangers));
     loop {
         // Who comes too early waits in the kernel's queue.
         let next = async {
@@ -120,14 +139,19 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, doors: Doors, ready: mp
                 continue;
             }
         };
-        let (tls, ready) = (tls.clone(), ready.clone());
+        let (tls, ready, strangers) = (tls.clone(), ready.clone(), strangers.clone());
         tokio::spawn(async move {
             match timeout(doors.handshake_timeout, handshake(tls, socket)).await {
                 Ok(Ok((stream, certified))) => {
                     drop(turn);
+                    let (until, stranger) = match (&certified, strangers.try_acquire_owned()) {
+                        (Some(_), _) => (None, None),
+                        (None, Ok(place)) => (Some(Box::pin(sleep(doors.stranger_timeout))), Some(place)),
+                        (None, Err(_)) => return tracing::debug!(%address, "no place for another stranger"),
+                    };
                     let peer = Peer { address, certified: certified.map(Arc::new) };
                     // An error means that the server has gone.
-                    let _ = ready.send(Ok(Connection { stream, peer, _place: place })).await;
+                    let _ = ready.send(Ok(Connection { stream, peer, until, _places: (place, stranger) })).await;
                 }
                 Ok(Err(why)) => tracing::debug!(%address, %why, "handshake failed"),
                 Err(_) => tracing::debug!(%address, "handshake timed out"),

@@ -8,7 +8,12 @@ use sapwood_proto::{
     convert::{self, status},
     v1::{self, instruction::Kind, node_server::Node, submit_request::Part},
 };
-use sapwood_protocol::{Fault, NodeId, RunId, Timestamp, fault::Misbehaviour, membership::SignedMembership};
+use sapwood_protocol::{
+    Fault, NodeId, RunId, Timestamp,
+    fault::{Lack, Misbehaviour},
+    membership::SignedMembership,
+    round::Receipt,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -44,11 +49,15 @@ impl NodeService {
         auth::node(request, &self.desk.trust.population, self.now())
     }
 
-    /// By certificate, and known: every other call comes after a connection.
+    /// By certificate, and with a line open under it: only [`Node::connect`] tells a node from its clone.
     fn member<T>(&self, request: &Request<T>) -> Result<NodeCaller, Status> {
         let caller = self.caller(request)?;
-        self.state.node(&caller.node).map_err(|fault| status(&fault))?;
-        Ok(caller)
+        if self.state.fleet().is_connected(&caller.node, &caller.certified.public_key) {
+            return Ok(caller);
+        }
+        Err(status(
+            &Lack::Resource { what: "the node's line", why: format!("node {} is not connected; connect first", caller.node) }.into(),
+        ))
     }
 
     fn hello(&self, caller: &NodeCaller, hello: v1::Hello) -> Result<(u32, NodeHello), Fault> {
@@ -76,6 +85,7 @@ impl NodeService {
                 trains: profile.trains,
             },
             status,
+            key: caller.certified.public_key.clone(),
         };
         Ok((version, hello))
     }
@@ -124,9 +134,15 @@ impl Node for NodeService {
             return Err(malformed("upload", "it does not begin with its header"));
         };
         let header = upload(header).map_err(|fault| status(&fault))?;
-        // Waits for memory; until then nothing is read, and the sender's window stays closed.
+        // Waits for memory; until then the sender stops at its window.
         let mut upload = self.state.upload(&caller.node, header).await.map_err(|fault| status(&fault))?;
-        while let Some(message) = stream.message().await? {
+        loop {
+            let message = tokio::select! {
+                message = stream.message() => message?,
+                // Its memory is wanted for others.
+                () = upload.unwanted() => return receipt(Ok(Receipt::Expired)),
+            };
+            let Some(message) = message else { break };
             let Some(Part::Data(data)) = message.part else { return Err(malformed("upload", "a second header")) };
             upload.push(&data).map_err(|fault| status(&fault))?;
         }

@@ -9,7 +9,7 @@ use sapwood_proto::{
 };
 use sapwood_protocol::{
     Fault, OperatorId,
-    fault::Misuse,
+    fault::{Lack, Misuse},
     release::{ReleaseRef, view::ReleaseView},
     version::WIRE,
 };
@@ -107,7 +107,10 @@ impl Operator for OperatorService {
         let submitted = async {
             let objects = message.objects.iter().map(|(name, digest)| Ok((name.clone(), convert::digest(digest)?)));
             let objects = objects.collect::<Result<BTreeMap<_, _>, Fault>>()?;
-            self.state.submit_run(Submission { spec: message.spec, objects, token: message.token }).await
+            let (state, submission) = (self.state.clone(), Submission { spec: message.spec, objects, token: message.token });
+            // Whoever hangs up now must not leave a run that nobody drives.
+            let submitted = tokio::spawn(failpoint::inherit(async move { state.submit_run(submission).await })).await;
+            submitted.unwrap_or_else(|_| Err(Lack::Resource { what: "the coordinator", why: "it is shutting down".into() }.into()))
         };
         let view = submitted.await;
         tracing::info!(%operator, accepted = view.is_ok(), "a run was submitted");

@@ -15,8 +15,9 @@ use super::{
 };
 use crate::app::State;
 
-/// What one stream, and one connection, may send before it is read: enough for a fast network's delay.
-const STREAM_WINDOW: u32 = 2 << 20;
+/// What one stream, and one connection, may send before it is read. Each of a thousand nodes that wait for memory to upload
+/// into has as much here already.
+const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Larger frames are fewer frames; still shared fairly among a connection's streams.
 const FRAME: u32 = 256 << 10;

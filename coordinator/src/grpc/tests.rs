@@ -1,5 +1,7 @@
 //! The services over real TLS on loopback: enrol, connect, fetch, and every way of being someone else.
 
+mod updates;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -199,7 +201,7 @@ fn application(token: &Token, node: &str) -> (v1::EnrollRequest, String) {
 }
 
 fn hello(member: &Member) -> v1::Hello {
-    let profile = v1::Profile { device_class: "x86_64".into(), arch: "x86_64".into(), cores: 2, ..Default::default() };
+    let profile = v1::Profile { device_class: "x86_64".into(), arch: "x86_64".into(), cores: 2, trains: true, ..Default::default() };
     v1::Hello {
         version: Some(v1::VersionRange { min: 1, max: 1 }),
         ticket: Bytes::new(),
@@ -250,17 +252,23 @@ async fn a_node_enrols_connects_and_fetches_from_where_it_stopped() {
     let missing = v1::FetchRequest { digest: Digest::of(b"nothing").as_bytes().to_vec().into(), offset: 0 };
     assert_eq!(node.fetch(missing).await.unwrap_err().code(), Code::InvalidArgument);
 
-    // A fresh certificate for the same name opens a connection as well.
+    // A fresh certificate for the same name opens a line as well. Nothing before: it may be a clone's.
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::default().serialize_request(&key).unwrap().der().to_vec();
     let renewed = node.renew(v1::RenewRequest { certificate_request: request.into() }).await.unwrap().into_inner();
     let fresh = Member { certificate: renewed.certificates[0].to_vec().into(), key: key.serialize_pem(), ..member };
-    let stream = world.node(&fresh).await.fetch(fetch(999_000)).await.unwrap().into_inner();
+    let mut renewed = world.node(&fresh).await;
+    assert_eq!(renewed.fetch(fetch(0)).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(renewed.report(v1::StatusReport::default()).await.unwrap_err().code(), Code::Unavailable);
+    let mut newer = connect(&mut renewed, &fresh).await;
+    let stream = renewed.fetch(fetch(999_000)).await.unwrap().into_inner();
     assert_eq!(collect(stream).await.unwrap().1.len(), 1000);
+    assert_eq!(node.fetch(fetch(0)).await.unwrap_err().code(), Code::Unavailable, "the older line was replaced");
+    assert!(line.message().await.unwrap().is_none());
 
     // The coordinator says goodbye and then waits for nobody.
     world.shut_down().await;
-    let last = line.message().await.unwrap().and_then(|instruction| instruction.kind);
+    let last = newer.message().await.unwrap().and_then(|instruction| instruction.kind);
     assert!(matches!(last, Some(Kind::Goodbye(_))), "{last:?}");
 }
 

@@ -57,6 +57,9 @@ impl From<ReleaseError> for WorkError {
     fn from(error: ReleaseError) -> Self {
         match error {
             ReleaseError::Object(ObjectError::Killed(killed)) => Self::Killed(killed),
+            // Somebody can make room; what was trained must not be lost for want of it.
+            ReleaseError::Object(error @ (ObjectError::DiskFull | ObjectError::Io(_))) => Self::Later(error.to_string()),
+            ReleaseError::Temporary(_) => Self::Later(error.to_string()),
             other => Self::Failed(other.to_string()),
         }
     }

@@ -115,6 +115,9 @@ pub enum WorkError {
     /// The simulated process died.
     #[error(transparent)]
     Killed(#[from] Killed),
+    /// It cannot be done now; the same again may work.
+    #[error("{0}")]
+    Later(String),
     /// It cannot be done, and trying again will not help.
     #[error("{0}")]
     Failed(String),

@@ -25,7 +25,7 @@ macro_rules! store_contract {
             store_contract!(@ $open,
                 an_append_is_there_as_a_whole, a_refused_append_leaves_no_trace, one_conflict_does_not_hurt_the_group,
                 an_old_epoch_is_fenced, a_lease_is_held_until_it_expires, a_lease_given_back_is_free_at_once,
-                letters_are_levels, a_stream_ends_once, a_node_row_is_written_by_who_has_read_it, a_token_enrols_once,
+                letters_are_levels, a_stream_ends_once, a_node_row_is_written_by_who_has_read_it, a_token_enrols_once, requests_for_enrolment_are_bounded,
                 a_submission_is_made_once, a_release_never_changes, a_constant_is_set_once, a_thousand_writers_share_commits,
             );
         }
@@ -245,6 +245,33 @@ async fn a_token_enrols_once(store: Arc<dyn Store>) {
     assert!(matches!(one(&store, answer(Digest::of(b"?"), "yes")).await, Err(StoreError::Missing { .. })));
     assert_eq!(store.pending_enrollments().await.unwrap(), []);
     assert_eq!(store.enrollment(first.id).await.unwrap().unwrap().reply.unwrap(), b"yes");
+}
+
+/// Strangers may ask without a certificate, so what waits for the authority is bounded in number and in time.
+async fn requests_for_enrolment_are_bounded(store: Arc<dyn Store>) {
+    let request = |n: usize, at: Timestamp| Enrollment {
+        id: Digest::of(&n.to_le_bytes()),
+        token: format!("t{n}").parse().unwrap(),
+        node: node("n1"),
+        request: Vec::new(),
+        reply: None,
+        at,
+    };
+    let enroll = |n, at| Intent::Enroll(Box::new(request(n, at)));
+    let all = (0..Enrollment::MOST_PENDING).map(|n| enroll(n, NOW)).collect();
+    assert!(store.write(all).await.unwrap().iter().all(Result::is_ok));
+    assert!(matches!(one(&store, enroll(Enrollment::MOST_PENDING, NOW)).await, Err(StoreError::Full { .. })));
+    one(&store, enroll(3, NOW)).await.unwrap();
+    one(&store, Intent::Answer { id: request(7, NOW).id, reply: b"yes".to_vec() }).await.unwrap();
+    one(&store, enroll(Enrollment::MOST_PENDING, NOW)).await.unwrap();
+    let later = NOW + Enrollment::PENDING_FOR + Duration::from_secs(1);
+    one(&store, enroll(Enrollment::MOST_PENDING + 1, later)).await.unwrap();
+    assert_eq!(
+        store.pending_enrollments().await.unwrap(),
+        [request(Enrollment::MOST_PENDING + 1, later)],
+        "the others were never answered"
+    );
+    assert!(store.enrollment(request(7, NOW).id).await.unwrap().is_some(), "an answer is kept");
 }
 
 async fn a_submission_is_made_once(store: Arc<dyn Store>) {

@@ -39,6 +39,12 @@ pub enum StoreError {
         /// Which row.
         what: String,
     },
+    /// There is no room for more such rows. A verdict: nothing was written.
+    #[error("{what} are as many as there may be; try again later")]
+    Full {
+        /// Which rows.
+        what: &'static str,
+    },
     /// The storage does not work now. The outcome of a write is unknown.
     #[error("the coordinator's database cannot be used: {trouble}")]
     Unavailable {
@@ -94,7 +100,7 @@ impl StoreError {
 
     /// Whether the write that got this answer has certainly not happened.
     pub fn is_verdict(&self) -> bool {
-        matches!(self, Self::Conflict { .. } | Self::Fenced { .. } | Self::Held { .. } | Self::Missing { .. })
+        matches!(self, Self::Conflict { .. } | Self::Fenced { .. } | Self::Held { .. } | Self::Missing { .. } | Self::Full { .. })
     }
 }
 

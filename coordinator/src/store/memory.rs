@@ -138,13 +138,19 @@ impl Tables {
                 row.version += 1;
                 self.nodes.insert(row.name.clone(), *row);
             }
-            Intent::Enroll(request) => match self.enrollments.iter().find(|row| row.token == request.token) {
-                Some(row) if row.id != request.id => {
-                    return Err(StoreError::Conflict { what: format!("enrolment token {}", request.token) });
+            Intent::Enroll(request) => {
+                self.enrollments.retain(|row| row.reply.is_some() || row.at + Enrollment::PENDING_FOR >= request.at);
+                match self.enrollments.iter().find(|row| row.token == request.token) {
+                    Some(row) if row.id != request.id => {
+                        return Err(StoreError::Conflict { what: format!("enrolment token {}", request.token) });
+                    }
+                    Some(_) => {}
+                    None if self.enrollments.iter().filter(|row| row.reply.is_none()).count() >= Enrollment::MOST_PENDING => {
+                        return Err(Enrollment::full());
+                    }
+                    None => self.enrollments.push(*request),
                 }
-                Some(_) => {}
-                None => self.enrollments.push(*request),
-            },
+            }
             Intent::Answer { id, reply } => {
                 let row = self.enrollments.iter_mut().find(|row| row.id == id);
                 let row = row.ok_or_else(|| StoreError::Missing { what: format!("enrolment request {id}") })?;

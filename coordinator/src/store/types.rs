@@ -1,6 +1,6 @@
 //! What is stored, and what a store is asked to do.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bytes::Bytes;
 use sapwood_protocol::{Digest, NodeId, ReleaseId, RunId, Ticket, Timestamp, TokenId};
@@ -203,6 +203,17 @@ pub struct Enrollment {
     pub reply: Option<Vec<u8>>,
     /// When it came in.
     pub at: Timestamp,
+}
+
+impl Enrollment {
+    /// Requests that wait for the authority; more are refused.
+    pub const MOST_PENDING: usize = 1000;
+    /// How long they wait.
+    pub const PENDING_FOR: Duration = Duration::from_secs(24 * 3600);
+
+    pub(crate) fn full() -> super::StoreError {
+        super::StoreError::Full { what: "requests for enrolment" }
+    }
 }
 
 /// A decision of a protocol, to be committed as a whole.

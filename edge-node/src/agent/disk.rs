@@ -163,16 +163,21 @@ impl Disk {
     pub fn prune(&self, bundles: &[Digest]) -> Result<(), DiskError> {
         let slots: BTreeSet<PathBuf> = bundles.iter().map(|b| self.slot(*b)).collect();
         for slot in list(&self.slots())?.into_iter().filter(|s| !slots.contains(s)) {
-            // Out of its place first: half a slot must never look like one.
-            let doomed = slot.with_extension("draft");
-            fs::rename(&slot, &doomed).map_err(at(&slot))?;
-            fs::remove_dir_all(&doomed).map_err(at(&doomed))?;
+            remove_slot(&slot)?;
             PRUNED.reached()?;
         }
         for file in list(&self.downloads())? {
             files::remove(&file).map_err(at(&file))?;
         }
         Ok(())
+    }
+
+    /// Removes a slot whose content was changed.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn discard(&self, bundle: Digest) -> Result<(), DiskError> {
+        remove_slot(&self.slot(bundle))
     }
 
     fn slots(&self) -> PathBuf {
@@ -182,6 +187,13 @@ impl Disk {
     fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
     }
+}
+
+/// Out of its place first: half a slot must never look like one.
+fn remove_slot(slot: &Path) -> Result<(), DiskError> {
+    let doomed = slot.with_extension("draft");
+    fs::rename(slot, &doomed).map_err(at(slot))?;
+    fs::remove_dir_all(&doomed).map_err(at(&doomed))
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>, DiskError> {

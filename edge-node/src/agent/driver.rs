@@ -1,6 +1,6 @@
 //! Asks the machine, writes its journal, carries out its effects.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use sapwood_failpoint as failpoint;
 use sapwood_protocol::{
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     clock,
     error::NodeError,
+    files,
     link::{Assignments, CallError, Link, Reporter, Size},
     round::SystemSecrets,
     serve::{Engine, Served},
@@ -32,7 +33,7 @@ use crate::{
 /// With no deadline ahead the clock is looked at this often all the same: a suspended machine wakes up late.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// How long to wait before the journal is tried again.
+/// How long to wait before the journal, or a step for which the disk has no room, is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// One node's slots, driven.
@@ -174,14 +175,17 @@ impl Driver {
                 };
                 let _ = self.done.send(Ok(input));
             }
-            Effect::Download { job, release } => self.begin(download(self.link.clone(), self.disk.clone(), release), job, Step::Download),
+            Effect::Download { job, release } => {
+                let fetch = download(self.link.clone(), self.disk.clone(), self.workbench.clone(), release);
+                self.begin(fetch, job, Step::Download);
+            }
             Effect::Verify { job, release } => {
                 let (workbench, disk) = (self.workbench.clone(), self.disk.clone());
                 self.begin(blocking(move || Ok(workbench.verify(&disk, &release))), job, Step::Verify);
             }
             Effect::Stage { job, release } => {
                 let (workbench, disk) = (self.workbench.clone(), self.disk.clone());
-                self.begin(blocking(move || workbench.stage(&disk, &release)), job, Step::Stage);
+                self.begin(stage(workbench, disk, release), job, Step::Stage);
             }
             Effect::SmokeTest { job, release } => {
                 let (workbench, disk) = (self.workbench.clone(), self.disk.clone());
@@ -190,12 +194,18 @@ impl Driver {
             Effect::Exchange { job, to } => self.exchange(job, to).await?,
             // The probes run all the time.
             Effect::Watch { .. } => {}
-            Effect::Prune { keep } => match self.disk.prune(&keep) {
-                Err(DiskError::Killed(killed)) => return Err(killed.into()),
-                // Untidy, but nothing is wrong with what answers.
-                Err(error) => tracing::warn!(%error, "old releases could not be removed"),
-                Ok(()) => {}
-            },
+            Effect::Prune { keep } => {
+                // Nothing is under way any more: whoever still waits for room waits in vain.
+                if let Some(work) = self.work.take() {
+                    work.abort();
+                }
+                match self.disk.prune(&keep) {
+                    Err(DiskError::Killed(killed)) => return Err(killed.into()),
+                    // Untidy, but nothing is wrong with what answers.
+                    Err(error) => tracing::warn!(%error, "old releases could not be removed"),
+                    Ok(()) => {}
+                }
+            }
         }
         Ok(())
     }
@@ -223,6 +233,14 @@ impl Driver {
     async fn exchange(&mut self, job: u64, to: Option<ReleaseRef>) -> Result<(), NodeError> {
         let answers = self.engine.current().map(|served| served.digest);
         let wanted = to.as_ref().map(|release| release.bundle);
+        if let Some(running) = wanted
+            && answers != wanted
+            && let Err(why) = self.workbench.runtime()
+        {
+            // The machine's fault and no release's: another one would not answer either.
+            let _ = self.done.send(Ok(Input::Unhealthy { running, why }));
+            return Ok(());
+        }
         let outcome = match to {
             Some(release) if answers != wanted => {
                 let (workbench, disk) = (self.workbench.clone(), self.disk.clone());
@@ -272,28 +290,32 @@ impl Driver {
     }
 }
 
-/// Golden inputs through what answers now, and whether any request failed.
+/// Golden inputs through what answers now. What clients send proves nothing: a graph may fail on an input of theirs.
 async fn look(served: Option<Arc<Served>>, golden: Option<Golden>) -> Option<Input> {
     let (served, golden) = (served?, golden?);
     let running = served.digest;
-    let verdict = tokio::task::spawn_blocking(move || {
-        golden.check(&served)?;
-        match served.counts() {
-            (_, 0) => Ok(()),
-            (answered, failed) => Err(format!("{failed} of {} requests failed in ONNX Runtime", answered + failed)),
-        }
-    });
-    match verdict.await {
+    match tokio::task::spawn_blocking(move || golden.check(&served)).await {
         Ok(Ok(())) => Some(Input::Healthy { running }),
         Ok(Err(why)) => Some(Input::Unhealthy { running, why }),
         Err(_) => Some(Input::Unhealthy { running, why: "the probe panicked".to_owned() }),
     }
 }
 
-/// Manifest and bundle, each going on where an earlier try ended.
-async fn download(link: Link, disk: Disk, release: ReleaseRef) -> Result<Result<(), Why>, DiskError> {
+/// Manifest and bundle, each going on where an earlier try ended. A slot that is still there will do, if it is whole. A full
+/// disk is waited for: somebody will make room, and until the step's deadline nothing is lost.
+async fn download(link: Link, disk: Disk, workbench: Workbench, release: ReleaseRef) -> Result<Result<(), Why>, DiskError> {
     if disk.slot(release.bundle).exists() {
-        return Ok(Ok(()));
+        let (disk, release) = (disk.clone(), release.clone());
+        let held = blocking(move || match workbench.verify(&disk, &release) {
+            Ok(()) => Ok(true),
+            Err(why) => {
+                tracing::warn!(%why, "the release is fetched again");
+                disk.discard(release.bundle).map(|()| false)
+            }
+        });
+        if held.await? {
+            return Ok(Ok(()));
+        }
     }
     let wanted = [(release.manifest, release.manifest_bytes, None), (release.bundle, release.bundle_bytes, Some(DOWNLOADING))];
     for (digest, bytes, point) in wanted {
@@ -301,17 +323,34 @@ async fn download(link: Link, disk: Disk, release: ReleaseRef) -> Result<Result<
         if path.exists() {
             continue;
         }
-        if let Some(point) = point {
-            point.reached()?;
-        }
-        match link.fetch_file(digest, Size::Exactly(bytes), &path).await {
-            Ok(_) => {}
-            Err(CallError::Killed(killed)) => return Err(killed.into()),
-            Err(error) => return Ok(Err(error.to_string())),
+        loop {
+            match link.fetch_file(digest, Size::Exactly(bytes), &path, point).await {
+                Ok(_) => break,
+                Err(CallError::Killed(killed)) => return Err(killed.into()),
+                Err(CallError::Disk { path, source }) if files::is_full(&source) => wait_for_room(&path, &source).await,
+                Err(CallError::Disk { path, source }) => return Err(DiskError::Io { path, source }),
+                Err(error) => return Ok(Err(error.to_string())),
+            }
         }
     }
     DOWNLOADED.reached()?;
     Ok(Ok(()))
+}
+
+/// From the download into a slot, as soon as there is room for it.
+async fn stage(workbench: Workbench, disk: Disk, release: ReleaseRef) -> Result<Result<(), Why>, DiskError> {
+    loop {
+        let (workbench, disk, release) = (workbench.clone(), disk.clone(), release.clone());
+        match blocking(move || workbench.stage(&disk, &release)).await {
+            Err(DiskError::Io { path, source }) if files::is_full(&source) => wait_for_room(&path, &source).await,
+            done => return done,
+        }
+    }
+}
+
+async fn wait_for_room(path: &Path, error: &io::Error) {
+    tracing::error!(path = %path.display(), %error, "there is no room for the release; make some, and its installation goes on by itself");
+    sleep(RETRY).await;
 }
 
 /// Work for a blocking thread.

@@ -37,7 +37,7 @@ use steps::Workbench;
 failpoint::points! {
     /// Where a test may kill a node while it brings a release, beside those of the journal ([`failpoints`]).
     pub POINTS {
-        /// The first bytes of a bundle are on disk.
+        /// Some chunks of a bundle are on disk.
         DOWNLOADING = "agent.while-downloading",
         /// The bundle is whole; its signature has not been checked.
         DOWNLOADED = "agent.after-download",

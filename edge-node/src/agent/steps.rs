@@ -68,6 +68,11 @@ impl Workbench {
         self.runtime.and_then(|runtime| runtime.version().parse().ok())
     }
 
+    /// ONNX Runtime, or what to do about it.
+    pub(super) fn runtime(&self) -> Result<&'static Runtime, Why> {
+        self.runtime.ok_or_else(|| "there is no ONNX Runtime on this node; run `sapwood runtime install`".to_owned())
+    }
+
     /// Signatures, checksum and parts of what was downloaded.
     pub(super) fn verify(&self, disk: &Disk, release: &ReleaseRef) -> Result<(), Why> {
         self.downloaded(disk, release).map(|_| ())
@@ -127,8 +132,7 @@ impl Workbench {
     pub(super) fn load(&self, disk: &Disk, release: &ReleaseRef) -> Result<Loaded, Why> {
         let (parts, manifest) = self.slot(&disk.slot(release.bundle), release)?;
         let manifest = verify_manifest(&manifest, &release.signatures.manifest, &self.trust.release).map_err(|fault| fault.to_string())?;
-        let runtime = self.runtime.ok_or("there is no ONNX Runtime on this node; run `sapwood runtime install`")?;
-        load(runtime, &parts, manifest.model_name.as_str(), manifest.version.as_str(), release.bundle, self.sessions)
+        load(self.runtime()?, &parts, manifest.model_name.as_str(), manifest.version.as_str(), release.bundle, self.sessions)
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use sapwood_failpoint::Point;
 use sapwood_proto::v1;
 use sapwood_protocol::{Digest, Hasher, fault::Misbehaviour};
 use tokio::{fs::File, io::AsyncWriteExt};
@@ -62,11 +63,11 @@ impl Link {
     }
 
     /// Reads an object into the file `path`, by way of `path` + `.part`, which a later call, in this process or the next,
-    /// goes on with. When `path` is there it is whole, verified and on disk.
+    /// goes on with. When `path` is there it is whole, verified and on disk. After each chunk a test may kill the node at `point`.
     ///
     /// # Errors
     /// As [`Link::fetch_floats`], and [`CallError::Disk`] if the disk is full; what has arrived stays in the `.part` file.
-    pub async fn fetch_file(&self, digest: Digest, size: Size, path: &Path) -> Result<u64, CallError> {
+    pub async fn fetch_file(&self, digest: Digest, size: Size, path: &Path, point: Option<Point>) -> Result<u64, CallError> {
         let part = part_of(path);
         let disk = |source| CallError::Disk { path: part.clone(), source };
         let (hasher, received) = tokio::task::spawn_blocking({
@@ -77,7 +78,7 @@ impl Link {
         .map_err(|_| CallError::Closed)?
         .map_err(disk)?;
         let file = File::options().create(true).append(true).open(&part).await.map_err(disk)?;
-        let mut sink = Part { file, path: part.clone() };
+        let mut sink = Part { file, path: part.clone(), point };
         let total = self.fetch(digest, size, hasher, received, &mut sink).await?;
         sink.file.sync_all().await.map_err(disk)?;
         drop(sink);
@@ -233,6 +234,7 @@ impl Sink for Floats {
 struct Part {
     file: File,
     path: PathBuf,
+    point: Option<Point>,
 }
 
 impl Sink for Part {
@@ -240,7 +242,8 @@ impl Sink for Part {
         let disk = |source| CallError::Disk { path: self.path.clone(), source };
         self.file.write_all(&bytes).await.map_err(disk)?;
         // Without this a full disk would show only at the next chunk, after the bytes were counted as received.
-        self.file.flush().await.map_err(disk)
+        self.file.flush().await.map_err(disk)?;
+        Ok(self.point.map_or(Ok(()), Point::reached)?)
     }
     async fn restart(&mut self) -> Result<(), CallError> {
         self.file.set_len(0).await.map_err(|source| CallError::Disk { path: self.path.clone(), source })
@@ -250,7 +253,7 @@ impl Sink for Part {
 #[cfg(test)]
 pub(super) async fn write_to(path: &Path, bytes: &'static [u8]) -> Result<(), CallError> {
     let file = File::options().append(true).open(path).await.expect("a test's file");
-    Part { file, path: path.to_owned() }.put(Bytes::from_static(bytes)).await
+    Part { file, path: path.to_owned(), point: None }.put(Bytes::from_static(bytes)).await
 }
 
 fn part_of(path: &Path) -> PathBuf {

@@ -98,10 +98,10 @@ impl Line {
     pub async fn run(mut self, random: impl Rng) -> Killed {
         let mut backoff = Backoff::new(random);
         loop {
-            let since = Instant::now();
-            let end = self.connection(&mut backoff).await;
+            let mut welcomed = None;
+            let end = self.connection(&mut backoff, &mut welcomed).await;
             self.current.send_replace(None);
-            if since.elapsed() >= HELD {
+            if ended_well(welcomed.map(|at| at.elapsed()), &end) {
                 backoff.reset();
             }
             let wait = match end {
@@ -127,11 +127,12 @@ impl Line {
         }
     }
 
-    /// One connection, from the handshake to its end.
-    async fn connection(&mut self, backoff: &mut Backoff<impl Rng>) -> End {
+    /// One connection, from the handshake to its end; `welcomed` is when the coordinator took this node in.
+    async fn connection(&mut self, backoff: &mut Backoff<impl Rng>, welcomed: &mut Option<Instant>) -> End {
         match self.welcome().await {
             Err(end) => end,
             Ok((client, ticket, stream)) => {
+                *welcomed = Some(Instant::now());
                 // All three live as long as the connection; whichever ends first ends it.
                 tokio::select! {
                     end = listen(stream, &self.rounds, &self.assignments) => end,
@@ -184,6 +185,12 @@ impl Line {
         let _ = self.rounds.send(RoundOrder::Connected).await;
         Ok((client, welcome.ticket, stream))
     }
+}
+
+/// Whether this connection ends a run of failures: it held for a while, or the coordinator took its leave. One that breaks as
+/// soon as it is open is one more failure, and so is a long wait for an answer that never came.
+fn ended_well(held: Option<Duration>, end: &End) -> bool {
+    held.is_some_and(|held| held >= HELD || matches!(end, End::Goodbye(_)))
 }
 
 /// Hands out orders. One that cannot be read is left out: the next version of the coordinator may send what we do not know.
@@ -279,5 +286,21 @@ fn ended(status: &Status) -> End {
             End::Refused(words.to_owned())
         }
         _ => End::Broken(words.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_line_that_held_or_ended_in_good_order_ends_a_run_of_failures() {
+        let (broken, goodbye) = (End::Broken("reset".into()), End::Goodbye("restart".into()));
+        let moment = Some(Duration::from_millis(5));
+        assert!(ended_well(Some(HELD), &broken));
+        assert!(ended_well(moment, &goodbye));
+        assert!(!ended_well(moment, &broken));
+        // Never welcomed, however long it took to find that out, and whatever was said.
+        assert!(!ended_well(None, &broken) && !ended_well(None, &goodbye));
     }
 }

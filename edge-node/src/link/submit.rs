@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use sapwood_failpoint::Killed;
+use sapwood_failpoint::{self as failpoint, Hook, Killed};
 use sapwood_proto::{CHUNK, convert, v1};
 use sapwood_protocol::{Digest, RunId, SessionId, fault::Misbehaviour, round::Receipt};
 
@@ -70,13 +70,18 @@ impl Submission {
         let bytes = self.bytes.clone();
         let slices = (offset..bytes.len()).step_by(CHUNK).map(move |at| Part::Data(bytes.slice(at..bytes.len().min(at + CHUNK))));
         let parts = std::iter::once(Part::Header(header)).chain(slices);
+        // The connection takes the parts in a task of its own, which knows nothing of the hook of this one.
+        let hook = failpoint::current();
         parts
             .enumerate()
-            .map_while(move |(n, part)| match if n == 1 { SUBMITTING.reached() } else { Ok(()) } {
-                Ok(()) => Some(part),
-                Err(death) => {
-                    let _ = killed.set(death);
-                    None
+            .map_while(move |(n, part)| {
+                let _guard = hook.as_ref().map(Hook::install);
+                match if n == 1 { SUBMITTING.reached() } else { Ok(()) } {
+                    Ok(()) => Some(part),
+                    Err(death) => {
+                        let _ = killed.set(death);
+                        None
+                    }
                 }
             })
             .map(|part| v1::SubmitRequest { part: Some(part) })

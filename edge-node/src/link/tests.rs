@@ -111,19 +111,19 @@ async fn a_file_goes_on_in_the_next_process_and_appears_whole() {
     std::fs::write(dir.path().join("bundle.part"), &bytes[..1000]).unwrap();
 
     let (_current, link) = link(&world, &address).await;
-    assert_eq!(link.fetch_file(digest, size, &path).await.unwrap(), bytes.len() as u64);
+    assert_eq!(link.fetch_file(digest, size, &path, None).await.unwrap(), bytes.len() as u64);
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
     assert_eq!(world.script(|script| script.fetched_from.clone()), [1000]);
     assert!(!dir.path().join("bundle.part").exists());
 
     // What an earlier process left may be rubbish: then it starts over.
     std::fs::write(dir.path().join("bundle.part"), [7; 1000]).unwrap();
-    link.fetch_file(digest, size, &path).await.unwrap();
+    link.fetch_file(digest, size, &path, None).await.unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
     assert_eq!(world.script(|script| script.fetched_from.clone()), [1000, 1000, 0]);
     // It may even be longer than the object.
     std::fs::write(dir.path().join("bundle.part"), vec![7; bytes.len() + 1]).unwrap();
-    link.fetch_file(digest, size, &path).await.unwrap();
+    link.fetch_file(digest, size, &path, None).await.unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }
 
@@ -151,7 +151,7 @@ async fn a_disk_that_refuses_is_named() {
     let (_current, link) = link(&world, &address).await;
     let digest = world.put(noise(1000));
     let nowhere = std::path::Path::new("/dev/null/bundle");
-    let error = link.fetch_file(digest, Size::AtMost(1000), nowhere).await.unwrap_err();
+    let error = link.fetch_file(digest, Size::AtMost(1000), nowhere, None).await.unwrap_err();
     assert!(matches!(error, CallError::Disk { .. }), "{error}");
     // Every write to this device fails with ENOSPC.
     if std::path::Path::new("/dev/full").exists() {

@@ -112,23 +112,3 @@ async fn two_runs_train_one_after_the_other() {
     drop(site.orders);
     driving.await.unwrap().unwrap();
 }
-
-/// A node that dies after any of its steps trains to the same bits in its next life.
-#[tokio::test]
-async fn a_killed_node_submits_the_same_bytes_in_its_next_life() {
-    let mut digests = Vec::new();
-    for point in [None, Some(TASK_ACCEPTED), Some(crate::points::TRAINING), Some(TRAINED), Some(SUBMITTED)] {
-        if let Some(point) = point {
-            let (site, driving) = Site::new().await;
-            site.ask(&site.task).await;
-            let killed = failpoint::Hook::kill_at(point.name(), 1).scope(driving).await;
-            assert!(killed.is_err(), "{point}");
-        }
-        let (site, driving) = Site::new().await;
-        let driving = tokio::spawn(driving);
-        site.ask(&site.task).await;
-        digests.push(site.world.until(|script| script.receipts.first().copied()).await);
-        driving.abort();
-    }
-    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
-}

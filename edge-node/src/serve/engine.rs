@@ -1,10 +1,7 @@
 //! The model that answers now.
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -46,8 +43,6 @@ pub struct Served {
     /// A session came back.
     returned: Condvar,
     quick: bool,
-    answered: AtomicU64,
-    failed: AtomicU64,
 }
 
 /// Holds the model that answers now, and exchanges it without a gap.
@@ -91,8 +86,6 @@ impl Served {
             idle: Mutex::new(sessions),
             returned: Condvar::new(),
             quick: false,
-            answered: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
         })
     }
 
@@ -109,9 +102,9 @@ impl Served {
         Ok(took)
     }
 
-    /// Whether an inference may run where the request was read.
+    /// Whether an inference of one example may run where the request was read: it is quick, and has a session at once.
     pub fn is_quick(&self) -> bool {
-        self.quick
+        self.quick && !self.idle.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// What the model reads.
@@ -124,11 +117,6 @@ impl Served {
         &self.outputs
     }
 
-    /// Requests answered and failed since it was loaded. A request that does not fit the model counts for neither.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
-    }
-
     /// One inference; waits for a session if all are in use. `read` sees the outputs without a copy.
     ///
     /// # Errors
@@ -138,11 +126,6 @@ impl Served {
         let outcome = session.run_view(inputs, read);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
         self.returned.notify_one();
-        match &outcome {
-            Ok(_) => self.answered.fetch_add(1, Ordering::Relaxed),
-            Err(RuntimeError::BadInput { .. }) => 0,
-            Err(_) => self.failed.fetch_add(1, Ordering::Relaxed),
-        };
         outcome
     }
 

@@ -23,6 +23,8 @@ use super::{
 
 /// Larger requests are refused before they are read.
 const MAX_BODY: usize = 64 << 20;
+/// Larger requests are read and answered on a thread of their own, so that nobody waits for them.
+const INLINE: usize = 64 << 10;
 
 /// The Open Inference Protocol, version 2, with the binary tensor extension.
 pub fn router(engine: Arc<Engine>) -> Router {
@@ -103,17 +105,17 @@ async fn infer(
         Some(length) => length,
         None => None,
     };
-    let request = Request::parse(&body, length)?;
-    let encoded = if served.is_quick() {
-        answer(&served, &request)?
+    let encoded = if body.len() <= INLINE && served.is_quick() {
+        answer(&served, &body, length)?
     } else {
-        let work = tokio::task::spawn_blocking(move || answer(&served, &request));
+        let work = tokio::task::spawn_blocking(move || answer(&served, &body, length));
         work.await.map_err(|_| ServeError::Internal("an inference panicked"))??
     };
     Ok(encoded.into_response())
 }
 
-fn answer(served: &Served, request: &Request) -> Result<Encoded, ServeError> {
+fn answer(served: &Served, body: &Bytes, length: Option<usize>) -> Result<Encoded, ServeError> {
+    let request = &Request::parse(body, length)?;
     let inputs: Vec<Input<'_>> = request.tensors.iter().map(|t| Input { name: &t.name, shape: &t.shape, data: t.view() }).collect();
     served.run(&inputs, |outputs| encode(&served.name, &served.version, request, outputs))?
 }

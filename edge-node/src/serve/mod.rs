@@ -13,13 +13,16 @@ mod response;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, sync::Arc, thread};
+use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use tokio::{net::TcpListener, sync::oneshot};
 
 pub use engine::{Engine, Model, Served};
 pub use error::ServeError;
 pub use http::router;
+
+/// How long requests under way may take when the server stops.
+const DRAIN: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(5) };
 
 /// A running server.
 pub struct Server {
@@ -48,11 +51,20 @@ pub fn start(address: SocketAddr, engine: Arc<Engine>) -> io::Result<Server> {
                 }),
                 Err(e) => return tracing::error!(error = %e, "the inference server cannot listen"),
             };
+            let (draining, drain) = oneshot::channel::<()>();
             let until = async {
                 let _ = stopped.await;
+                drop(draining);
             };
-            if let Err(e) = axum::serve(listener, router(engine)).with_graceful_shutdown(until).await {
-                tracing::error!(error = %e, "the inference server ended");
+            let served = axum::serve(listener, router(engine)).with_graceful_shutdown(until).into_future();
+            tokio::select! {
+                ended = served => if let Err(e) = ended {
+                    tracing::error!(error = %e, "the inference server ended");
+                },
+                // A client that stalls must not keep the node from stopping.
+                () = async { let _ = drain.await; tokio::time::sleep(DRAIN).await } => {
+                    tracing::warn!("requests that did not end were cut");
+                }
             }
         });
     })?;
@@ -60,7 +72,7 @@ pub fn start(address: SocketAddr, engine: Arc<Engine>) -> io::Result<Server> {
 }
 
 impl Server {
-    /// Takes no new request, answers those under way, and returns when all connections are closed.
+    /// Takes no new request, answers those under way for [`DRAIN`] at most, and returns when all connections are closed.
     pub fn stop(mut self) {
         self.ask();
         if let Some(thread) = self.thread.take() {

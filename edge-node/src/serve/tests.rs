@@ -103,6 +103,17 @@ async fn json_flat_nested_and_binary_give_the_same_numbers() {
     assert!(near, "{flat} {numbers:?}");
 }
 
+/// Found by review: a client that declared a body and sent none of it kept the node from stopping.
+#[test]
+fn a_stalled_client_does_not_hold_up_a_stop() {
+    use std::io::Write;
+    let server = super::start(([127, 0, 0, 1], 0).into(), engine()).unwrap();
+    let mut client = std::net::TcpStream::connect(server.address).unwrap();
+    client.write_all(b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{").unwrap();
+    // Whether the request has begun or not, this returns.
+    server.stop();
+}
+
 /// Every refusal is JSON with a status, and says what is wrong.
 #[tokio::test]
 async fn bad_requests_are_refused_by_name() {

@@ -30,6 +30,8 @@ pub(super) struct Cache {
 
 struct Loaded {
     stamp: Vec<Stamp>,
+    /// By whose schema it was read, if the node has none of its own.
+    asked: Option<Schema>,
     raw: Dataset,
     /// Behind the graph of this digest.
     prepared: Option<(Digest, Dataset)>,
@@ -45,13 +47,15 @@ impl Cache {
     /// `most` bounds what is read, `asked` is the run's own schema.
     pub(super) fn load(&mut self, set: &DataSet, asked: Option<&Schema>, most: u64) -> Result<&Dataset, Decline> {
         let stamp = stamps(set);
-        let fresh = self.loaded.as_ref().is_some_and(|loaded| loaded.stamp == stamp);
+        // Another run's schema may take another column for the target.
+        let read_by = asked.filter(|_| set.schema.is_none());
+        let fresh = self.loaded.as_ref().is_some_and(|loaded| loaded.stamp == stamp && loaded.asked.as_ref() == read_by);
         if !fresh {
             self.loaded = None;
             let own = set.schema.as_deref().map(read_schema).transpose()?;
             let (raw, _) = sapwood_data::load_with(&set.source, own.as_ref().or(asked), Limits { bytes: most }).map_err(|e| decline(&e))?;
             tracing::info!(source = %set.source, examples = raw.len(), "data read and checked");
-            self.loaded = Some(Loaded { stamp, raw, prepared: None });
+            self.loaded = Some(Loaded { stamp, asked: read_by.cloned(), raw, prepared: None });
         }
         let loaded = self.loaded.as_ref().expect("loaded above or before");
         if let Some(asked) = asked {
@@ -133,4 +137,29 @@ fn stamps(set: &DataSet) -> Vec<Stamp> {
 fn stamp(path: PathBuf) -> Stamp {
     let metadata = std::fs::metadata(&path).ok();
     Stamp(path, metadata.as_ref().map_or(0, std::fs::Metadata::len), metadata.and_then(|m| m.modified().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use sapwood_models::Targets;
+
+    use super::*;
+
+    /// Found by review: what one run's schema had read was given to the next run, whose target is another column.
+    #[test]
+    fn another_schema_reads_another_target() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records.csv");
+        std::fs::write(&path, "a,digit,fraud\n0.5,1,0\n0.25,2,1\n").unwrap();
+        let schema = |target: &str| {
+            let text = format!("[input]\nshape = [1]\n[targets]\nclasses = 3\n[csv]\ntarget = \"{target}\"\nfeatures = [\"a\"]\n");
+            parse_schema(&text).unwrap()
+        };
+        let set = DataSet { name: None, source: Source::Path(path), schema: None };
+        let mut cache = Cache::default();
+        for (target, labels) in [("digit", [1, 2]), ("fraud", [0, 1]), ("digit", [1, 2])] {
+            let data = cache.load(&set, Some(&schema(target)), 1 << 20).unwrap();
+            assert_eq!(data.y, Targets::Classes(labels.to_vec()), "{target}");
+        }
+    }
 }

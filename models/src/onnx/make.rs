@@ -20,6 +20,12 @@ pub(crate) fn int(name: &str, value: i64) -> pb::AttributeProto {
     pb::AttributeProto { name: Some(name.to_owned()), r#type: Some(AttributeType::Int as i32), i: Some(value), ..Default::default() }
 }
 
+/// A float attribute.
+#[cfg(test)]
+pub(crate) fn float(name: &str, value: f32) -> pb::AttributeProto {
+    pb::AttributeProto { name: Some(name.to_owned()), r#type: Some(AttributeType::Float as i32), f: Some(value), ..Default::default() }
+}
+
 /// An attribute that is a list of integers.
 pub(crate) fn ints(name: &str, values: &[i64]) -> pb::AttributeProto {
     pb::AttributeProto {

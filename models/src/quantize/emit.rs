@@ -157,7 +157,7 @@ impl Emitter {
         let Some(tensor) = self.constant(bias_name)? else { return Ok(()) };
         let Some(input) = self.input_scales.get(&bias.input) else { return Ok(()) };
         for (scale, value) in scales.iter_mut().zip(tensor.as_f32().unwrap_or_default()) {
-            *scale = widen_for_bias(*scale, *input, *value);
+            *scale = widen_for_bias(*scale, *input * bias.alpha, *value * bias.beta);
         }
         Ok(())
     }
@@ -187,9 +187,9 @@ impl Emitter {
             else {
                 continue;
             };
-            let scales: Vec<f32> = weights.iter().map(|w| input * w * bias.beta).collect();
+            let scales: Vec<f32> = weights.iter().map(|w| input * w * bias.alpha).collect();
             let values = tensor.as_f32().unwrap_or_default();
-            let quantized = values.iter().zip(&scales).map(|(v, s)| to_i32(*v, *s)).collect();
+            let quantized = values.iter().zip(&scales).map(|(v, s)| to_i32(v * bias.beta, *s)).collect();
             let channels = vec![scales.len()];
             let zeros = TensorData::I32(vec![0; scales.len()]);
             let data = self.add(format!("{name}_quantized"), channels.clone(), TensorData::I32(quantized));

@@ -37,6 +37,7 @@ pub(super) enum Mark {
 pub(super) struct Bias {
     pub(super) input: String,
     pub(super) weight: String,
+    pub(super) alpha: f32,
     pub(super) beta: f32,
 }
 
@@ -227,6 +228,15 @@ impl Walk {
         if !fits {
             return Ok(());
         }
+        let (mut alpha, mut beta) = (1.0, 1.0);
+        if self.graph.node[index].op_type() == "Gemm" {
+            let attributes = Attributes::of(&self.graph.node[index]);
+            (alpha, beta) = (attributes.float("alpha", 1.0)?, attributes.float("beta", 1.0)?);
+            // A scale is above 0.
+            if !(alpha.is_finite() && alpha > 0.0 && beta.is_finite()) {
+                return Ok(());
+            }
+        }
         let mut name = bias.to_owned();
         if self.readers.get(bias).copied().unwrap_or_default() > 1 {
             name = fresh(format!("{bias}_{index}"), &mut self.taken);
@@ -238,13 +248,9 @@ impl Walk {
         }
         let node = &mut self.graph.node[index];
         node.input[2].clone_from(&name);
-        let mut beta = 1.0;
-        if node.op_type() == "Gemm" {
-            // The bias's scale takes beta in.
-            beta = Attributes::of(node).float("beta", 1.0)?;
-            node.attribute.retain(|a| a.name() != "beta");
-        }
-        self.biases.insert(name, Bias { input: input.to_owned(), weight: weight.to_owned(), beta });
+        // The bias takes beta in.
+        node.attribute.retain(|a| node.op_type.as_deref() != Some("Gemm") || a.name() != "beta");
+        self.biases.insert(name, Bias { input: input.to_owned(), weight: weight.to_owned(), alpha, beta });
         Ok(())
     }
 

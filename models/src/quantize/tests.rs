@@ -196,6 +196,31 @@ fn a_bias_that_two_nodes_share_is_copied() {
     assert_ne!(gemms[0].input[2], gemms[1].input[2]);
 }
 
+/// Found by review: the integer bias stood for `C`, where the graph says `beta * C`; and ONNX Runtime's QGemm takes `alpha`
+/// into the bias's scale.
+#[test]
+fn a_gemm_keeps_its_alpha_and_beta() {
+    let attributes = vec![make::float("alpha", 0.5), make::float("beta", -2.0)];
+    let model = model(&[4], vec![n("Gemm", &["input", "w", "b"], "g", attributes)], &[("w", &[4, 4]), ("b", &[4])], "g");
+    let ranges = ranges(&model, &noise(&[10, 4], 3)).unwrap();
+    let quantized = quantize(&model, &ranges, Target::Aarch64).unwrap().model;
+    let constant = |name: &str| {
+        let proto = quantized.graph().initializer.iter().find(|t| t.name() == name).unwrap();
+        crate::onnx::read_tensor(proto).unwrap()
+    };
+    let (TensorData::I32(values), TensorData::F32(scales)) = (constant("b_quantized").data, constant("b_quantized_scale").data) else {
+        panic!("INT32 with a float scale")
+    };
+    let stored: Vec<f32> = values.iter().zip(&scales).map(|(v, s)| *v as f32 * s).collect();
+    let before: Vec<f32> = noise(&[4], 2).as_f32().unwrap().iter().map(|c| -2.0 * c).collect();
+    assert_close(&stored, &before);
+    let (weights, input) = (constant("w_scale"), constant("input_scale"));
+    let expected: Vec<f32> = weights.as_f32().unwrap().iter().map(|w| w * input.as_f32().unwrap()[0] * 0.5).collect();
+    assert_close(&scales, &expected);
+    let gemm = quantized.graph().node.iter().find(|n| n.op_type() == "Gemm").unwrap();
+    assert_eq!(gemm.attribute.iter().map(|a| a.name()).collect::<Vec<_>>(), ["alpha"]);
+}
+
 #[test]
 fn operators_without_an_integer_kernel_are_listed() {
     let model = model(&[4], vec![n("Gemm", &["input", "w"], "g", vec![]), n("Softmax", &["g"], "y", vec![])], &[("w", &[4, 4])], "y");

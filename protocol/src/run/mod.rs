@@ -370,7 +370,9 @@ impl Machine for Run {
 
     fn recover(&self, cx: &mut Cx<'_>) -> Verdict {
         let mut verdict = match &self.phase {
-            Phase::Selecting(_) => Decision::nothing().effect(Effect::AskRoster),
+            Phase::Created => Decision::nothing().event(Event::Started { at: cx.now }).effect(Effect::AskRoster),
+            // The time to come together begins anew: nobody could connect while the coordinator was away.
+            Phase::Selecting(_) => self.abort(cx, Decision::nothing(), AbortReason::CoordinatorRestarted),
             // Nothing had arrived, so nothing is lost: the attempt goes on under the same terms.
             Phase::Collecting(collecting) if collecting.updates.is_empty() && cx.now < collecting.terms.deadline => {
                 announce(&collecting.terms, |node| !collecting.dropped.contains_key(node))
@@ -397,7 +399,7 @@ impl Machine for Run {
 /// Back to selecting. After a restart those who had a part are waited for: they keep what they trained.
 fn aborted(phase: Phase, reason: &AbortReason, at: Timestamp) -> Phase {
     let (attempts, pinned) = match phase {
-        Phase::Selecting(selecting) => (selecting.attempts, Vec::new()),
+        Phase::Selecting(selecting) => (selecting.attempts, selecting.pinned),
         Phase::Collecting(collecting) => {
             let involved = collecting.involved().cloned().collect();
             (collecting.attempts, involved)
@@ -407,7 +409,7 @@ fn aborted(phase: Phase, reason: &AbortReason, at: Timestamp) -> Phase {
     };
     let mut selecting = Selecting::new(attempts.aborted(reason), at);
     if *reason == AbortReason::CoordinatorRestarted {
-        selecting.pinned = pinned.into_iter().collect();
+        selecting.pinned = pinned;
     }
     Phase::Selecting(selecting)
 }

@@ -158,6 +158,29 @@ fn too_few_nodes_end_the_run_with_a_reason() {
     assert!(detail.contains("round 1 failed 2 times") && detail.contains("1 of at least 2"), "{detail}");
 }
 
+/// Found by review: a coordinator that was down past the deadline came back to an empty roster, and that counted.
+#[test]
+fn a_restart_while_selecting_gives_the_nodes_their_time_again() {
+    let mut shell = Shell::new(FEW);
+    for _ in 0..5 {
+        shell.now = shell.now + Duration::from_secs(100);
+        assert!(shell.restart().contains(&Effect::AskRoster));
+        assert!(shell.roster(0).is_empty(), "there is time");
+    }
+    assert_eq!(assigned(&shell.roster(6)), 4);
+}
+
+/// Found by review: a run whose start could not be committed was told to start never again.
+#[test]
+fn a_run_that_was_never_started_starts_when_it_recovers() {
+    let run = Run::create(created(FEW)).unwrap();
+    let mut shell = Shell { run, now: Timestamp::from_millis(5000), secrets: Counter(0), events: vec![] };
+    assert_eq!(shell.restart(), [Effect::AskRoster]);
+    assert_eq!(shell.run.state(), RunState::Selecting);
+    assert!(shell.tell(Input::Start).is_empty(), "the start that comes late is no news");
+    assert_eq!(assigned(&shell.roster(6)), 4);
+}
+
 #[test]
 fn stragglers_are_dropped_at_the_deadline() {
     let mut shell = Shell::new(FEW);

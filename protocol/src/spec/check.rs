@@ -9,6 +9,8 @@ use crate::{
     round::EncodingTerms,
 };
 
+/// A release is called after its run, with a date and a mark.
+const LONGEST_NAME: usize = 40;
 /// Longer waits are a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -19,6 +21,9 @@ impl Spec {
     /// [`Misuse::Setting`] with the path of the first offending key.
     pub fn validate(&self) -> Result<(), Fault> {
         self.name.parse::<RunId>().map_err(|fault| setting("name", fault.to_string()))?;
+        if self.name.len() > LONGEST_NAME {
+            return Err(setting("name", format!("at most {LONGEST_NAME} characters: runs and releases add to it")));
+        }
         self.check_train()?;
         self.check_cohort()?;
         self.check_deadlines()?;

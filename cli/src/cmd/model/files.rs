@@ -1,6 +1,6 @@
 //! Models and data from files.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use sapwood_data::{Schema, Source};
 use sapwood_models::{Dataset, Model, Tensor, forward::Forward};
@@ -26,8 +26,10 @@ pub(crate) fn write_model(path: &Path, model: &Model) -> Result<u64, Failure> {
     let bytes = model.encode();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail = |e: std::io::Error| Failure::usage(format!("{} cannot be written: {e}", path.display()));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    // As any file of this user: without this, nobody else could read it.
+    let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o666)).tempfile_in(folder).map_err(fail)?;
     std::io::Write::write_all(&mut file, &bytes).map_err(fail)?;
+    file.as_file().sync_all().map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;
     Ok(bytes.len() as u64)
 }

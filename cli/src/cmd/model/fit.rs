@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, path::Path, time::Instant};
 
 use sapwood_models::{
     Dataset, Model, Targets, Tensor, metrics,
-    train::{Loss, Optimizer, TrainConfig, Trainer},
+    train::{Loss, Optimizer, TrainConfig, TrainError, Trainer},
 };
 use sapwood_protocol::Digest;
 use sapwood_runtime::{Runtime, SessionOptions};
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{DataArgs, Engine, EvalArgs, TrainArgs, files::through, read_model, write_model};
 use crate::{
-    output::{Answer, Exit, Failure, OrFail, table},
+    output::{Answer, Exit, Failure, OrFail, chain, table},
     progress,
 };
 
@@ -36,7 +36,10 @@ pub(super) fn train(args: &TrainArgs, json: bool) -> Result<Answer, Failure> {
         ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    let epochs = epochs.or_usage()?;
+    let epochs = epochs.map_err(|error| match error {
+        TrainError::Diverged { .. } => Failure::new(Exit::TimedOut, chain(&error)),
+        _ => Failure::usage(chain(&error)),
+    })?;
     let rate = (data.len() * args.epochs) as f64 / started.elapsed().as_secs_f64();
     let trained = trainer.export();
     write_model(&args.out, &trained)?;
@@ -61,13 +64,26 @@ pub(super) fn eval(args: &EvalArgs) -> Result<Answer, Failure> {
             let found = Trainer::new(&model, config).or_usage()?.evaluate(&data).or_usage()?;
             (found.accuracy, found.loss)
         }
-        Engine::Ort => score(loss, &ort(&model, &data.x)?, &data.y)?,
+        Engine::Ort => score(loss, &logits(&model, ort(&model, &data.x)?), &data.y)?,
     };
     let shown = accuracy.map_or_else(String::new, |a| format!("accuracy {a:.4}, "));
     Ok(Answer::new(
         json!({"accuracy": accuracy, "loss": loss, "examples": data.len()}),
         format!("{shown}loss {loss:.4} on {} examples", data.len()),
     ))
+}
+
+/// Probabilities become logits again, so that the loss is the one that training takes.
+fn logits(model: &Model, answers: Tensor) -> Tensor {
+    let output = model.outputs().into_iter().next().map(|o| o.name);
+    let last = model.graph().node.iter().find(|n| n.output.first() == output.as_ref());
+    match (last.map(|n| n.op_type()), answers.as_f32()) {
+        (Some("Softmax"), Some(values)) => {
+            let logits = values.iter().map(|p| p.max(f32::MIN_POSITIVE).ln()).collect();
+            Tensor::f32(answers.shape.clone(), logits).unwrap_or(answers)
+        }
+        _ => answers,
+    }
 }
 
 /// Accuracy and mean loss of a model's answers.
@@ -116,13 +132,30 @@ pub(super) fn verify(file: &Path, data: &DataArgs, tolerance: f64) -> Result<Ans
     if ours.shape != theirs.shape {
         return Err(Failure::new(Exit::Refused, format!("Burn gives the shape {:?}, ONNX Runtime {:?}", ours.shape, theirs.shape)));
     }
-    let worst = a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+    let worst = largest_difference(a, b);
     let found = json!({"largest_difference": worst, "tolerance": tolerance, "examples": x.rows()});
     if worst.is_nan() || worst > tolerance {
         let message = format!("Burn and ONNX Runtime differ by {worst:.2e}, more than {tolerance:.0e}");
         return Err(Failure::new(Exit::Refused, message).data(found));
     }
     Ok(Answer::new(found, format!("Burn and ONNX Runtime agree within {worst:.2e} on {} examples", x.rows())))
+}
+
+/// NaN if either side has one.
+fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
+    // `f64::max` would drop a NaN.
+    a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, |worst, d| if d > worst || d.is_nan() { d } else { worst })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_that_is_no_number_is_not_small() {
+        assert!(largest_difference(&[1.0, f32::NAN, 1.0], &[1.0, 2.0, 4.0]).is_nan());
+        assert!((largest_difference(&[1.0, 5.0], &[1.5, 2.0]) - 3.0).abs() < 1e-9);
+    }
 }
 
 fn burn(model: &Model, x: &Tensor) -> Result<Tensor, Failure> {

@@ -50,9 +50,13 @@ pub(super) async fn watch(one: One, json: bool) -> Result<Answer, Failure> {
     let run = follow(&mut remote, &one.run, json).await?;
     let text = describe(&run);
     match run.state {
-        RunState::Failed => Err(Failure::new(Exit::Internal, format!("the run failed\n{text}")).data(json!(run))),
+        RunState::Trained | RunState::Released | RunState::Stopped => Ok(Answer::new(&run, text)),
+        RunState::Failed => Err(Failure::new(Exit::TimedOut, format!("the run failed\n{text}")).data(json!(run))),
         RunState::Refused => Err(Failure::new(Exit::Refused, format!("the gates refused the candidate\n{text}")).data(json!(run))),
-        _ => Ok(Answer::new(&run, text)),
+        other => {
+            let again = format!("the coordinator went away while the run is {other}; `sapwood run watch {}` goes on", run.run);
+            Err(Failure::new(Exit::TimedOut, again).data(json!(run)))
+        }
     }
 }
 

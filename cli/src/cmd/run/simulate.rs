@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use sapwood_data::{Partition, Source, load_columns, partition};
+use sapwood_data::{Partition, Schema, Source, load_columns, partition};
 use sapwood_models::Dataset;
 use sapwood_protocol::spec::Spec;
 use sapwood_simulator::{Options, preprocess, simulate as run};
@@ -24,7 +24,11 @@ pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failur
 
     let name = args.data.clone().or_else(|| spec.data.source.clone());
     let name = name.ok_or_else(|| Failure::usage("which data?").hint("name it with --data, or as data.source in the file"))?;
-    let (data, columns) = load_columns(&source(&name)?, None).or_usage()?;
+    let schema = spec.data.schema.as_ref().map(|name| Schema::read(&folder.join(name))).transpose().or_usage()?;
+    // What the file names lies beside the file.
+    let named = |name: &str| source(name).map(|source| source.relative_to(folder));
+    let from = if args.data.is_some() { source(&name)? } else { named(&name)? };
+    let (data, columns) = load_columns(&from, schema.as_ref()).or_usage()?;
     let how: Partition = args.partition.parse().or_usage()?;
     let parts = partition(&data, &columns, args.nodes, &how, spec.seed).or_usage()?;
     let prepare = |data: Dataset| match &prefix {
@@ -32,7 +36,8 @@ pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failur
         None => Ok(data),
     };
     let nodes = parts.iter().map(|rows| prepare(data.subset(rows))).collect::<Result<Vec<_>, _>>()?;
-    let evaluation = spec.evaluate.data.clone().map(|name| prepare(sapwood_data::load(&source(&name)?, None).or_usage()?)).transpose()?;
+    let evaluation = spec.evaluate.data.as_deref().map(|name| prepare(sapwood_data::load(&named(name)?, schema.as_ref()).or_usage()?));
+    let evaluation = evaluation.transpose()?;
     // A cohort that is larger than the fleet would never come together.
     let fleet = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     spec.cohort.size = spec.cohort.size.min(fleet);

@@ -7,7 +7,11 @@
 mod rollout;
 mod serve;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use sapwood_failpoint::Hook;
 use sapwood_models::zoo;
@@ -59,10 +63,14 @@ const RUN: &str = r#"
 "#;
 
 /// Scores parameters by their mean: enough to see that each round's own were scored.
-struct Means;
+/// Has no room for that at first, so many times.
+struct Means(AtomicU32);
 
 impl Work for Means {
     fn evaluate(&self, job: &EvaluateJob<'_>) -> Result<EvaluationRecord, WorkError> {
+        if self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1)).is_ok() {
+            return Err(WorkError::Later("there is no room".into()));
+        }
         let bytes = job.objects.read(job.params).map_err(|error| WorkError::Failed(error.to_string()))?;
         let floats = bytes.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
         Ok(EvaluationRecord { loss: Some(floats.sum::<f64>() / bytes.len() as f64), accuracy: None, examples: 1 })
@@ -78,13 +86,15 @@ struct World {
     store: MemoryStore,
     clock: TokioClock,
     model: Digest,
+    /// How often scoring lacks room before it has some.
+    cramped: u32,
 }
 
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let model = Objects::open(folder.path()).unwrap().put(&zoo::mlp(4, &[3], 2, 1).encode()).unwrap();
-        Self { folder, store: MemoryStore::default(), clock: TokioClock::showing(testing::NOW), model }
+        Self { folder, store: MemoryStore::default(), clock: TokioClock::showing(testing::NOW), model, cramped: 0 }
     }
 
     async fn start(&self) -> Result<State, CoordinatorError> {
@@ -92,7 +102,7 @@ impl World {
             store: Arc::new(self.store.clone()),
             objects: Objects::open(self.folder.path())?,
             clock: Arc::new(self.clock),
-            work: Arc::new(Means),
+            work: Arc::new(Means(AtomicU32::new(self.cramped))),
             secrets: testing::secrets,
             limits: Limits::default(),
         })
@@ -170,7 +180,7 @@ async fn member(name: NodeId, mut known: watch::Receiver<Option<State>>) {
 
 fn hello(name: &NodeId, ticket: Option<Ticket>) -> NodeHello {
     let labels = BTreeMap::from([("ring".into(), "lab".into())]);
-    NodeHello { node: name.clone(), membership: b"{}".to_vec(), labels, ticket, profile: testing::profile(), status: None }
+    NodeHello { node: name.clone(), membership: b"{}".to_vec(), labels, ticket, profile: testing::profile(), status: None, key: Vec::new() }
 }
 
 async fn serve_orders(name: &NodeId, state: &State, ticket: &mut Option<Ticket>) {
@@ -260,6 +270,16 @@ async fn killed_at_every_point_the_result_is_bit_equal() {
     }
     assert!(visited >= 16, "eight kinds of event, two points each: {visited}");
     assert!(deaths > visited, "{deaths}");
+}
+
+/// "Disk full at the coordinator": what was trained is not lost because it could not be scored at once.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_scored_for_want_of_room_is_scored_later() {
+    let (undisturbed, _) = World::new().finish(None).await;
+    let (view, _) = World { cramped: 3, ..World::new() }.finish(None).await;
+    assert_eq!((view.state, view.params), (run::RunState::Trained, undisturbed.params));
+    let losses = |view: &RunView| view.rounds.iter().map(|round| round.loss).collect::<Vec<_>>();
+    assert_eq!(losses(&view), losses(&undisturbed));
 }
 
 /// A run that collects, with all of its nodes connected, and what one of them was told.

@@ -183,6 +183,15 @@ async fn put_node(db: &mut SqliteConnection, row: NodeRow) -> Result<(), StoreEr
 }
 
 async fn enroll(db: &mut SqliteConnection, request: Enrollment) -> Result<(), StoreError> {
+    let old = integer(request.at.millis().saturating_sub(Enrollment::PENDING_FOR.as_millis() as u64));
+    sqlx::query("DELETE FROM enrollments WHERE reply IS NULL AND at < ?").bind(old).execute(&mut *db).await?;
+    let known = sqlx::query("SELECT 1 FROM enrollments WHERE token = ?").bind(request.token.as_str());
+    if known.fetch_optional(&mut *db).await?.is_none() {
+        let pending: i64 = sqlx::query_scalar("SELECT count(*) FROM enrollments WHERE reply IS NULL").fetch_one(&mut *db).await?;
+        if pending >= Enrollment::MOST_PENDING as i64 {
+            return Err(Enrollment::full());
+        }
+    }
     let put = sqlx::query(
         "INSERT INTO enrollments (id, token, node, request, reply, at) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (token) DO UPDATE SET at = enrollments.at WHERE id = excluded.id",

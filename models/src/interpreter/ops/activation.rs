@@ -153,10 +153,9 @@ fn selu<B: Engine>(x: FloatTensor<B>, alpha: f32, gamma: f32) -> FloatTensor<B> 
     if gamma == 1.0 { y } else { B::float_mul_scalar(y, Scalar::from(gamma)) }
 }
 
-/// `max(x, 0) + ln(1 + exp(-|x|))`, which overflows for no x.
+/// `ln(1 + exp(x)) = -ln(sigmoid(-x))`, which overflows for no x and has the slope 1/2 at 0.
 fn softplus<B: Engine>(x: FloatTensor<B>) -> FloatTensor<B> {
-    let tail = B::float_log1p(B::float_exp(B::float_neg(B::float_abs(x.clone()))));
-    B::float_add(B::relu(x), tail)
+    B::float_neg(B::log_sigmoid(B::float_neg(x)))
 }
 
 fn hard_sigmoid<B: Engine>(x: FloatTensor<B>, alpha: f32, beta: f32) -> FloatTensor<B> {
