@@ -289,23 +289,3 @@ proptest! {
         prop_assert!(zcdp::epsilon_bun_steinke(rho, delta).unwrap() >= base);
     }
 }
-
-/// A speedometer, not a test: `cargo test --release -p sapwood-privacy seconds_an_answer -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints times"]
-#[expect(clippy::print_stdout, reason = "that is what it is for")]
-fn seconds_an_answer() {
-    for (gaussian, delta, _) in gaussians() {
-        for accountant in [Accountant::Rdp, Accountant::Pld] {
-            let start = std::time::Instant::now();
-            let epsilon = epsilon(accountant, &gaussian, delta).unwrap();
-            println!("{accountant:?} {gaussian:?}: {epsilon:.6} in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
-        }
-    }
-    let start = std::time::Instant::now();
-    let rho = zcdp::rho(8.0, 1e-6).unwrap();
-    println!("rho of epsilon: {rho:.6} in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
-    let start = std::time::Instant::now();
-    let epsilon = zcdp::epsilon(rho, 1e-6).unwrap();
-    println!("epsilon of rho: {epsilon:.6} in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
-}

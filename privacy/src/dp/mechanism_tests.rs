@@ -345,36 +345,3 @@ proptest! {
         prop_assert!(square <= silent.parameters().sensitivity_squared());
     }
 }
-
-/// A speedometer, not a test: `cargo test --release -p sapwood-privacy seconds_a_share -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints times"]
-#[expect(clippy::print_stdout, reason = "that is what it is for")]
-fn seconds_a_share() {
-    let plan = Plan::solve(&Request { dimension: 1 << 20, cohort: 100, ..request(Unit::Node) }).unwrap();
-    let mechanism = plan.mechanism().unwrap();
-    let x = update(1, 1 << 20, 1.0);
-    for (what, mechanism) in [("with noise", mechanism.clone()), ("without", mechanism.with_noise(0))] {
-        let start = std::time::Instant::now();
-        let share = mechanism.encode_node(&x, &[], 1, ROTATION, seed(1)).unwrap().0;
-        println!("{what}: {:.1} ms for 2^20 floats, {} bits", start.elapsed().as_secs_f64() * 1e3, plan.parameters.bits.get());
-        let start = std::time::Instant::now();
-        assert!(!share.pack().is_empty());
-        println!("packing: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
-    }
-    let mut fine = vec![0i64; 1 << 20];
-    let mut lanes = vec![0u32; 1 << 20];
-    let mut time = |what: &str, step: &mut dyn FnMut(&mut Vec<i64>, &mut Vec<u32>)| {
-        let start = std::time::Instant::now();
-        step(&mut fine, &mut lanes);
-        println!("{what}: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
-    };
-    time("clip", &mut |fine, _| {
-        clip_into(&x, 2.0, 1.0, 40, fine);
-    });
-    time("signs", &mut |fine, _| flip_signs(fine, ROTATION));
-    time("hadamard", &mut |fine, _| hadamard(fine));
-    time("rounding", &mut |fine, lanes| {
-        rounding::dither(fine, plan.parameters.step, &mut seed(1).stream(Purpose::Rounding), lanes);
-    });
-}

@@ -198,17 +198,3 @@ fn a_sigma_that_cannot_be_sampled_is_refused() {
     assert!(matches!(DiscreteGaussian::new(0), Err(Fault::Sigma { .. })));
     assert!(matches!(DiscreteGaussian::new(DiscreteGaussian::MOST + 1), Err(Fault::Sigma { .. })));
 }
-
-/// A speedometer, not a test: `cargo test --release -p sapwood-privacy samples_per_second -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints a rate"]
-#[expect(clippy::print_stdout, reason = "that is what it is for")]
-fn samples_per_second() {
-    for sigma in [4, 819, 13_106, 1 << 20] {
-        let mut lanes = vec![0; 1 << 21];
-        let mut random = random(1);
-        let start = std::time::Instant::now();
-        DiscreteGaussian::new(sigma).unwrap().add_to(&mut random, &mut lanes);
-        println!("sigma {sigma}: {:.1} million samples a second", lanes.len() as f64 / start.elapsed().as_secs_f64() / 1e6);
-    }
-}
