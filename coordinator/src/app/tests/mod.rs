@@ -1,23 +1,19 @@
-//! A coordinator and its nodes in one process, killed at every point that a run comes by.
+//! A coordinator and its nodes in one process, which may die at any point that it comes by.
 //!
-//! The nodes are simple but real: they follow orders, encode updates under the terms, upload, and begin again with a new
-//! connection whenever the coordinator is gone. With minimum = cohort, the final parameters must be the same bits however
-//! often the coordinator died.
+//! With minimum = cohort, the final parameters must be the same bits however often the coordinator died.
 
+mod peer;
 mod rollout;
 mod serve;
+mod sweep;
+mod work;
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::atomic::AtomicU32, time::Duration};
 
 use sapwood_failpoint::Hook;
 use sapwood_models::zoo;
-use sapwood_privacy::Contribution;
 use sapwood_protocol::{
-    Digest, NodeId, SessionId, Ticket,
+    Digest, NodeId, SessionId,
     fault::{Expiry, Misbehaviour},
     round::{Decline, Receipt, Task, Terms},
     run::EvaluationRecord,
@@ -26,13 +22,12 @@ use sapwood_protocol::{
 };
 use tokio::task::JoinSet;
 
-use super::*;
-use crate::{
-    clock::TokioClock,
-    release::{BuildJob, Built, EvaluateJob, WorkError},
-    store::MemoryStore,
-    testing,
+use self::{
+    peer::{Peer, hello, peer, submit, update},
+    work::Means,
 };
+use super::*;
+use crate::{clock::TokioClock, store::MemoryStore, testing};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const ROUNDS: u32 = 2;
@@ -62,30 +57,14 @@ const RUN: &str = r#"
     auto = false
 "#;
 
-/// Scores parameters by their mean: enough to see that each round's own were scored.
-/// Has no room for that at first, so many times.
-struct Means(AtomicU32);
-
-impl Work for Means {
-    fn evaluate(&self, job: &EvaluateJob<'_>) -> Result<EvaluationRecord, WorkError> {
-        if self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1)).is_ok() {
-            return Err(WorkError::Later("there is no room".into()));
-        }
-        let bytes = job.objects.read(job.params).map_err(|error| WorkError::Failed(error.to_string()))?;
-        let floats = bytes.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
-        Ok(EvaluationRecord { loss: Some(floats.sum::<f64>() / bytes.len() as f64), accuracy: None, examples: 1 })
-    }
-    fn build(&self, _job: &BuildJob<'_>) -> Result<Built, WorkError> {
-        Err(WorkError::Failed("this run wants no release".into()))
-    }
-}
-
 /// What outlives a coordinator.
 struct World {
     folder: tempfile::TempDir,
     store: MemoryStore,
     clock: TokioClock,
     model: Digest,
+    /// The text of run.toml.
+    spec: String,
     /// How often scoring lacks room before it has some.
     cramped: u32,
 }
@@ -94,7 +73,7 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let model = Objects::open(folder.path()).unwrap().put(&zoo::mlp(4, &[3], 2, 1).encode()).unwrap();
-        Self { folder, store: MemoryStore::default(), clock: TokioClock::showing(testing::NOW), model, cramped: 0 }
+        Self { folder, store: MemoryStore::default(), clock: TokioClock::showing(testing::NOW), model, spec: RUN.into(), cramped: 0 }
     }
 
     async fn start(&self) -> Result<State, CoordinatorError> {
@@ -110,11 +89,27 @@ impl World {
     }
 
     fn submission(&self) -> Submission {
-        Submission { spec: RUN.into(), objects: BTreeMap::from([("mlp.onnx".into(), self.model)]), token: "mine".into() }
+        Submission { spec: self.spec.clone(), objects: BTreeMap::from([("mlp.onnx".into(), self.model)]), token: "mine".into() }
     }
 
-    /// One life of the coordinator: ends with the run, or with its death.
-    async fn live(&self, coordinator: &watch::Sender<Option<State>>) -> Result<RunView, Killed> {
+    /// Begins the run, which the word makes the same one however often it is said, and watches it until that is enough, or
+    /// it is over.
+    async fn follow(&self, state: &State, enough: impl Fn(&RunView) -> bool) -> RunView {
+        // A coordinator that dies over it is asked again in its next life.
+        let Ok(view) = state.submit_run(self.submission()).await else { return std::future::pending().await };
+        let mut watching = state.watch_run(&view.run).await.unwrap();
+        let mut last = view;
+        while let Some(view) = watching.next().await {
+            last = view;
+            if enough(&last) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// One life of the coordinator: ends when there is nothing more to do, or with its death.
+    async fn live<T>(&self, coordinator: &watch::Sender<Option<State>>, operate: &impl AsyncFn(&State) -> T) -> Result<T, Killed> {
         let state = match self.start().await {
             Ok(state) => state,
             Err(CoordinatorError::Killed(killed)) => return Err(killed),
@@ -124,16 +119,7 @@ impl World {
         let outcome = tokio::select! {
             biased;
             killed = state.killed() => Err(killed),
-            view = async {
-                // The word makes it the same run, however often it is said.
-                let Ok(view) = state.submit_run(self.submission()).await else { return std::future::pending().await };
-                let mut watching = state.watch_run(&view.run).await.unwrap();
-                let mut last = view;
-                while let Some(view) = watching.next().await {
-                    last = view;
-                }
-                last
-            } => Ok(view),
+            done = operate(&state) => Ok(done),
         };
         coordinator.send_replace(None);
         if outcome.is_ok() {
@@ -142,93 +128,41 @@ impl World {
         outcome
     }
 
-    /// Lives until the run is over; how many deaths that took.
-    async fn finish(&self, hook: Option<Hook>) -> (RunView, usize) {
+    /// Lives as often as it takes until `operate` has come to its end; how many deaths that took. The first life is under
+    /// the hook.
+    async fn lives<T>(&self, mut hook: Option<Hook>, peers: Vec<Peer>, operate: impl AsyncFn(&State) -> T) -> (T, usize) {
         let (coordinator, known) = watch::channel(None);
-        let mut nodes = JoinSet::new();
-        for name in NODES {
-            nodes.spawn(member(name.parse().unwrap(), known.clone()));
-        }
-        let mut hook = hook;
-        for deaths in 0.. {
-            let lived = match hook.take() {
-                Some(hook) => hook.scope(self.live(&coordinator)).await,
-                None => self.live(&coordinator).await,
-            };
-            if let Ok(view) = lived {
-                return (view, deaths);
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        unreachable!("it lives until the run is over")
-    }
-}
-
-/// A node: follows the orders of whichever coordinator there is.
-async fn member(name: NodeId, mut known: watch::Receiver<Option<State>>) {
-    let mut ticket = None;
-    loop {
-        let Ok(state) = known.wait_for(Option::is_some).await.map(|state| state.clone().unwrap()) else { return };
-        tokio::select! {
-            biased;
-            _ = state.killed() => {}
-            () = serve_orders(&name, &state, &mut ticket) => {}
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-}
-
-fn hello(name: &NodeId, ticket: Option<Ticket>) -> NodeHello {
-    let labels = BTreeMap::from([("ring".into(), "lab".into())]);
-    NodeHello { node: name.clone(), membership: b"{}".to_vec(), labels, ticket, profile: testing::profile(), status: None, key: Vec::new() }
-}
-
-async fn serve_orders(name: &NodeId, state: &State, ticket: &mut Option<Ticket>) {
-    let Ok((next, mut orders)) = state.connect(hello(name, *ticket)).await else { return };
-    *ticket = Some(next);
-    while let Some(order) = orders.next().await {
-        match order {
-            Order::Task(task) => {
-                let task: Task = serde_json::from_slice(&task).unwrap();
-                match submit(name, state, &task.terms, &update(name, &task.terms)).await {
-                    Ok(Receipt::Accepted | Receipt::Expired) => {}
-                    Ok(Receipt::Refused) => panic!("{name} is honest"),
-                    Err(_) => return,
+        let mut nodes: JoinSet<()> = peers.into_iter().map(|peer| peer.live(known.clone())).collect();
+        let living = async {
+            for deaths in 0.. {
+                let lived = match hook.take() {
+                    Some(hook) => hook.scope(self.live(&coordinator, &operate)).await,
+                    None => self.live(&coordinator, &operate).await,
+                };
+                if let Ok(done) = lived {
+                    return (done, deaths);
                 }
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Order::Goodbye(_) => return,
-            Order::Withdraw(_) | Order::Assignment(_) => {}
+            unreachable!("it lives until there is nothing more to do")
+        };
+        tokio::select! {
+            lived = living => lived,
+            Some(ended) = nodes.join_next() => panic!("a node does not end by itself: {ended:?}"),
         }
     }
-}
 
-/// "Training": a change that depends on the node, the round and the parameters' place.
-fn update(name: &NodeId, terms: &Terms) -> Vec<u8> {
-    let seed = terms.training_seed(name);
-    let change: Vec<f32> = (0..terms.dimension()).map(|i| ((seed.rotate_left(i as u32) % 1000) as f32 - 500.0) / 1e4).collect();
-    let contribution = Contribution { examples: 1 + seed % 50, correct: Some(1), loss: 0.5 };
-    terms.encoding.encoding().unwrap().encode(&change, &contribution).unwrap().bytes
-}
-
-async fn submit(name: &NodeId, state: &State, terms: &Terms, bytes: &[u8]) -> Result<Receipt, Fault> {
-    let (digest, total) = (Digest::of(bytes), bytes.len() as u64);
-    let offset = state.upload_offset(name, terms.session, digest);
-    let header = UploadHeader { run: terms.run.clone(), session: terms.session, digest, total, offset };
-    let mut upload = match state.upload(name, header).await {
-        Ok(upload) => upload,
-        Err(fault) => return receipt(Err(fault)),
-    };
-    for part in bytes[offset as usize..].chunks(64) {
-        upload.push(part)?;
+    /// Lives until the run is over.
+    async fn finish(&self) -> RunView {
+        let peers = NODES.map(|name| peer(name, "lab")).to_vec();
+        self.lives(None, peers, async |state: &State| self.follow(state, |_| false).await).await.0
     }
-    upload.finish().await
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_run_goes_through_its_rounds() {
     let world = World::new();
-    let (view, deaths) = world.finish(None).await;
-    assert_eq!(deaths, 0);
+    let view = world.finish().await;
     assert_eq!((view.state, view.rounds.len()), (run::RunState::Trained, ROUNDS as usize), "{view:?}");
     for round in &view.rounds {
         assert_eq!((round.updates, round.attempts), (3, 1));
@@ -250,33 +184,11 @@ async fn a_run_goes_through_its_rounds() {
     state.shutdown().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn killed_at_every_point_the_result_is_bit_equal() {
-    let (undisturbed, _) = World::new().finish(None).await;
-    let (mut visited, mut deaths) = (0, 0);
-    for point in failpoints() {
-        let world = World::new();
-        let (view, died) = world.finish(Some(Hook::kill_at(point.name(), 1))).await;
-        assert!(died <= 1, "{point}");
-        assert_eq!(view.state, run::RunState::Trained, "{point}: {view:?}");
-        assert_eq!(view.params, undisturbed.params, "{point}: other bits");
-        visited += died;
-        // Later visits of the points that come by more than once.
-        for nth in if died > 0 { 2..=5 } else { 0..=0 } {
-            let (view, died) = World::new().finish(Some(Hook::kill_at(point.name(), nth))).await;
-            assert_eq!(view.params, undisturbed.params, "{point} {nth}: other bits");
-            deaths += died;
-        }
-    }
-    assert!(visited >= 16, "eight kinds of event, two points each: {visited}");
-    assert!(deaths > visited, "{deaths}");
-}
-
 /// "Disk full at the coordinator": what was trained is not lost because it could not be scored at once.
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_scored_for_want_of_room_is_scored_later() {
-    let (undisturbed, _) = World::new().finish(None).await;
-    let (view, _) = World { cramped: 3, ..World::new() }.finish(None).await;
+    let undisturbed = World::new().finish().await;
+    let view = World { cramped: 3, ..World::new() }.finish().await;
     assert_eq!((view.state, view.params), (run::RunState::Trained, undisturbed.params));
     let losses = |view: &RunView| view.rounds.iter().map(|round| round.loss).collect::<Vec<_>>();
     assert_eq!(losses(&view), losses(&undisturbed));
@@ -389,9 +301,9 @@ async fn a_restored_backup_of_the_coordinator_goes_on() {
     assert_eq!(submit(&n1, &state, &terms, &update(&n1, &terms)).await.unwrap(), Receipt::Accepted);
     state.shutdown().await;
     drop(lines);
-    let (undisturbed, _) = World::new().finish(None).await;
+    let undisturbed = World::new().finish().await;
     let restored = World { store: backup, ..world };
-    let (view, _) = restored.finish(None).await;
+    let view = restored.finish().await;
     assert_eq!(view.params, undisturbed.params);
 }
 
