@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Runs the coordinator until it is asked to stop. A second one on the same store waits for the first one's leases.
+    /// Runs the coordinator until it is asked to stop. A second one on the same data folder is refused.
     #[command(after_help = "Example:\n  sapwood coordinator serve --config farm/coordinator.toml")]
     Serve {
         #[arg(long)]

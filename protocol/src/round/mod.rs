@@ -18,7 +18,7 @@
 //!     Note over N: train, once for all attempts
 //!     N->>C: the update, clipped, weighted, in fixed point
 //!     C->>S: UpdateAccepted(node, digest)
-//!     Note over C: add to the sum, wipe the bytes
+//!     Note over C: add to the sum, drop the bytes
 //!     C->>N: accepted
 //!     C->>S: CollectionClosed(survivors)
 //!     Note over C: Committing: decode the sum, store the new parameters
@@ -26,10 +26,15 @@
 //!     C->>N: Withdraw: forget the update
 //! ```
 //!
+//! An attempt that comes to nothing ends with `Withdraw(keep)` instead: the nodes park what they trained for the next one.
+//!
+//! The coordinator's side is decided in [`Run`](crate::run::Run): `decide` in `run/mod.rs` hands each input to the file of its phase here.
+//!
 //! ## The phases, one file each
 //!
-//! - **Selecting**: the shell says who is connected, eligible and free. As soon as ⌈size·(1 + over-selection)⌉ nodes
+//! - **Selecting**: the shell says who is connected and has data. As soon as ⌈size·(1 + over-selection)⌉ nodes
 //!   are there, a seeded draw chooses the cohort and fixes the [`Terms`]; when `deadlines.select` has passed, `cohort.minimum` are enough.
+//!   After a restart of the coordinator those who had a part in the lost attempt are waited for first.
 //! - **Collecting**: members train and send; each update is received whole, checked, counted once and added. It ends when `size` updates are
 //!   in, when everyone has answered, or at `deadlines.round`; who has not answered then is dropped.
 //! - **Committing**: no more updates. The shell decodes the sum, adds its mean to the parameters and stores them; the round is over when that
@@ -42,7 +47,7 @@
 //!
 //! Each step is an [`Event`](crate::run::Event) in the store before its answer leaves: no node is told "accepted" before the acceptance would
 //! survive a crash. Events hold names, digests and lengths. **Vectors are never stored**: the sum and the updates that wait for it live in
-//! memory and are wiped with the attempt; only the new global parameters become an object, and only then is the round committed. On a node
+//! memory and go with the attempt; only the new global parameters become an object, and only then is the round committed. On a node
 //! the trained update lives in memory, too, until the round is decided.
 //!
 //! ## What can go wrong
@@ -58,9 +63,10 @@
 //! | an update from outside the cohort, or of another length | refused, `PeerMisbehaved` |
 //! | an update of another session | refused, `Expired`: the node asks for the current task |
 //! | non-finite values | never leave the node: fixed point has none; the node declines |
+//! | an update that is beyond the clip norm, or counts wrongly | refused before it is added, `PeerMisbehaved` |
 //! | the sum does not decode | [`AbortReason::BadSum`], a new attempt |
-//! | the coordinator dies | vectors are lost, so [`AbortReason::CoordinatorRestarted`], which does not count; the same cohort gets a new session and submits what it has. Before the first update nothing is lost, and the attempt goes on |
-//! | a node dies | it trains again, to the same bits: the seed comes from the run, the round and its name |
+//! | the coordinator dies | vectors are lost, so [`AbortReason::CoordinatorRestarted`], which does not count; the same cohort gets a new session and submits what it has. Before the first update nothing is lost, and the attempt goes on. The time to come together begins anew |
+//! | a node dies | it trains again, to the same bits: the seed comes from the run's seed, the round and its name |
 //!
 //! So with `minimum = size` and deadlines that outlast the restarts, the final model is bit-equal however often anything died.
 //!

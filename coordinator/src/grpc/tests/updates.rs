@@ -63,19 +63,19 @@ async fn send(client: &mut NodeClient<Channel>, terms: &Terms, total: usize, byt
 }
 
 /// "Update of the wrong length, twice, late, from a node outside the cohort, with non-finite values": each is refused by name,
-/// or costs the attempt, and the run goes on to finite parameters.
+/// and the attempt goes on to finite parameters.
 #[tokio::test]
 async fn an_update_that_no_honest_node_sends_is_refused_and_the_run_goes_on() {
     let world = World::new(true).await;
     let (first, second, other) = (world.enroll("store-1").await, world.enroll("store-2").await, world.enroll("store-3").await);
     let (mut node_1, mut node_2, mut stranger) = (world.node(&first).await, world.node(&second).await, world.node(&other).await);
-    let (mut line_1, mut line_2) = (connect(&mut node_1, &first).await, connect(&mut node_2, &second).await);
+    let (mut line_1, _line_2) = (connect(&mut node_1, &first).await, connect(&mut node_2, &second).await);
     let model = world.state.objects().put(&zoo::mlp(4, &[3], 2, 1).encode()).unwrap();
     let submission = Submission { spec: RUN.into(), objects: [("mlp.onnx".into(), model)].into(), token: String::new() };
     let run = world.state.submit_run(submission).await.unwrap().run;
     let terms = attempt(&mut line_1, 1).await;
-    // Too late for this cohort; the next one may be any two of the three.
-    let mut line_3 = connect(&mut stranger, &other).await;
+    // Too late for this cohort.
+    let _line_3 = connect(&mut stranger, &other).await;
 
     let good = update("store-1", &terms);
     let refusal = |verdict: Result<Receipt, Status>| verdict.map_err(|status| (status.code(), status.message().to_owned())).unwrap_err();
@@ -101,32 +101,21 @@ async fn an_update_that_no_honest_node_sends_is_refused_and_the_run_goes_on() {
     let changed = update("store-2", &terms);
     assert_eq!(send(&mut node_1, &terms, good.len(), &changed).await.unwrap(), Receipt::Refused, "a second, other one");
 
-    // Floats that are none. On the wire they are residues like any others, whose sum cannot be what it claims to be.
+    // Floats that are none. On the wire they are residues like any others, but none that clipping gives.
     let nonsense: Vec<u8> = f32::NAN.to_le_bytes().into_iter().cycle().take(good.len()).collect();
-    assert_eq!(send(&mut node_2, &terms, nonsense.len(), &nonsense).await.unwrap(), Receipt::Accepted);
-    let again = tokio::select! {
-        terms = attempt(&mut line_1, 2) => terms,
-        terms = attempt(&mut line_2, 2) => terms,
-        terms = attempt(&mut line_3, 2) => terms,
-    };
-    assert_eq!(again.params, terms.params, "nothing of the spoilt sum is left");
-    assert_eq!(refusal(send(&mut node_1, &terms, good.len(), &good).await).0, Code::Aborted, "too late: its attempt is over");
-
-    for (node, name) in [(&mut node_1, "store-1"), (&mut node_2, "store-2"), (&mut stranger, "store-3")] {
-        if !again.has(&name.parse().unwrap()) {
-            continue;
-        }
-        let bytes = update(name, &again);
-        assert_eq!(send(node, &again, bytes.len(), &bytes).await.unwrap(), Receipt::Accepted);
-    }
+    assert_eq!(send(&mut node_2, &terms, nonsense.len(), &nonsense).await.unwrap(), Receipt::Refused);
+    // The attempt has lost nothing by all this.
+    let last = update("store-2", &terms);
+    assert_eq!(send(&mut node_2, &terms, last.len(), &last).await.unwrap(), Receipt::Accepted);
     let mut watching = world.state.watch_run(&run).await.unwrap();
     let mut view = world.state.run(&run).await.unwrap();
     while let Some(next) = watching.next().await {
         view = next;
     }
-    assert_eq!((view.state, view.rounds[0].updates, view.rounds[0].attempts), (RunState::Trained, 2, 2), "{view:?}");
+    assert_eq!((view.state, view.rounds[0].updates, view.rounds[0].attempts), (RunState::Trained, 2, 1), "{view:?}");
     let bytes = world.state.objects().read(view.params).unwrap();
     assert!(bytes.as_chunks().0.iter().all(|bytes| f32::from_le_bytes(*bytes).is_finite()));
     assert_ne!(view.params, terms.params);
+    assert_eq!(refusal(send(&mut node_1, &terms, good.len(), &good).await).0, Code::Aborted, "too late: its attempt is over");
     world.shut_down().await;
 }
