@@ -147,17 +147,6 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, |worst, d| if d > worst || d.is_nan() { d } else { worst })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_difference_that_is_no_number_is_not_small() {
-        assert!(largest_difference(&[1.0, f32::NAN, 1.0], &[1.0, 2.0, 4.0]).is_nan());
-        assert!((largest_difference(&[1.0, 5.0], &[1.5, 2.0]) - 3.0).abs() < 1e-9);
-    }
-}
-
 fn burn(model: &Model, x: &Tensor) -> Result<Tensor, Failure> {
     through(model, x.clone())
 }
@@ -171,4 +160,15 @@ fn ort(model: &Model, x: &Tensor) -> Result<Tensor, Failure> {
         return Err(Failure::usage("the model has no output"));
     }
     Ok(outputs.remove(0).1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_that_is_no_number_is_not_small() {
+        assert!(largest_difference(&[1.0, f32::NAN, 1.0], &[1.0, 2.0, 4.0]).is_nan());
+        assert!((largest_difference(&[1.0, 5.0], &[1.5, 2.0]) - 3.0).abs() < 1e-9);
+    }
 }
