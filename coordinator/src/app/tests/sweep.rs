@@ -4,6 +4,7 @@
 //! Each scenario is played undisturbed, which shows the points that it comes by. Then it is played again for each of them,
 //! and the coordinator dies there, the first time that it comes by and the last. It starts again from its store, and the
 //! scenario must come to the same end.
+#![allow(clippy::print_stdout, reason = "a test tells how many points it has killed at")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
