@@ -28,6 +28,8 @@ struct Case {
     flower_bytes: f64,
     /// Most CPU seconds a round that we allow ourselves.
     bar: Option<f64>,
+    /// Whether the coordinator's memory has a bar: the program itself outweighs a small model.
+    memory_bar: bool,
 }
 
 const CASES: [Case; 3] = [
@@ -39,6 +41,7 @@ const CASES: [Case; 3] = [
         flower_memory: 392.0,
         flower_bytes: 1.1,
         bar: None,
+        memory_bar: false,
     },
     Case {
         name: "1M",
@@ -48,6 +51,7 @@ const CASES: [Case; 3] = [
         flower_memory: 673.0,
         flower_bytes: 197.0,
         bar: Some(0.6),
+        memory_bar: false,
     },
     Case {
         name: "10M",
@@ -57,6 +61,7 @@ const CASES: [Case; 3] = [
         flower_memory: 2096.0,
         flower_bytes: 1961.0,
         bar: None,
+        memory_bar: true,
     },
 ];
 
@@ -118,14 +123,16 @@ fn report(case: &Case, repeats: usize) -> Result<()> {
     );
     let parameters = pairs[0].0.parameters;
     let memory = pairs.iter().map(|(one, six)| one.memory.max(six.memory)).max().unwrap_or(0) as f64;
-    let bar = 6.0 * 4.0 * parameters as f64 + 64.0 * MIB + 160.0 * 1024.0 * NODES as f64;
     println!(
         "  memory     {:8.1} MB  the coordinator's peak; Flower's server tree {} = {:.1} x ours",
         memory / 1e6,
         case.flower_memory,
         case.flower_memory / (memory / 1e6)
     );
-    println!("             bar (set for 10M) 6 x model + 64 MiB + 160 KiB x nodes = {:.1} MB: {}", bar / 1e6, verdict(memory, bar));
+    if case.memory_bar {
+        let bar = 6.0 * 4.0 * parameters as f64 + 64.0 * MIB + 160.0 * 1024.0 * NODES as f64;
+        println!("             bar 6 x model + 64 MiB + 160 KiB x nodes = {:.1} MB: {}", bar / 1e6, verdict(memory, bar));
+    }
     Ok(())
 }
 
