@@ -82,7 +82,10 @@ impl Packer {
 }
 
 /// Whether `chunks`, one after the other, are `n` packed elements.
-pub(crate) fn check<B: AsRef<[u8]>>(chunks: &[B], n: usize, bits: Bits) -> Result<(), Fault> {
+///
+/// # Errors
+/// [`Fault::Length`] in bytes, [`Fault::Padding`] for bits behind the last element.
+pub fn check<B: AsRef<[u8]>>(chunks: &[B], n: usize, bits: Bits) -> Result<(), Fault> {
     let expected = packed_len(n, bits);
     let actual = chunks.iter().map(|chunk| chunk.as_ref().len()).sum();
     if actual != expected {

@@ -86,16 +86,24 @@
 //! A crash then loses keys as it loses vectors now: a new attempt, a new session.
 
 pub(crate) mod attempts;
+mod codec;
 pub(crate) mod collecting;
 pub(crate) mod committing;
+pub(crate) mod exchanging;
 mod node;
+mod protection;
 mod reasons;
 mod select;
 pub(crate) mod selecting;
+mod session;
 mod terms;
 mod totals;
 
+pub use codec::Codec;
+pub use exchanging::Stage;
 pub use node::{NodeEffect, NodeEvent, NodeInput, NodeRound, Receipt};
+pub use protection::{NoiseTerms, Report, SecureTerms, plan, request, spare_rounds, unit};
 pub use reasons::{AbortReason, Decline, DropReason};
+pub use session::SecureSession;
 pub use terms::{EncodingTerms, OptimizerTerms, Task, Terms, TrainTerms, Withdrawal};
 pub use totals::Totals;

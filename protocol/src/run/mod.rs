@@ -5,8 +5,14 @@
 //!     [*] --> Created: submitted
 //!     Created --> Selecting: Start
 //!     state "one round, see `round`" as round {
-//!         Selecting --> Collecting: AttemptOpened
-//!         Collecting --> Committing: CollectionClosed
+//!         Selecting --> Collecting: AttemptOpened, in clear
+//!         Selecting --> Exchanging: AttemptOpened, keys
+//!         Exchanging --> Exchanging: StageClosed, shares
+//!         Exchanging --> Collecting: StageClosed
+//!         Collecting --> Exchanging: StageClosed, consistency and unmasking
+//!         Exchanging --> Committing: StageClosed
+//!         Collecting --> Committing: CollectionClosed, in clear
+//!         Exchanging --> Selecting: AttemptAborted
 //!         Collecting --> Selecting: AttemptAborted
 //!         Committing --> Selecting: AttemptAborted
 //!     }
@@ -35,17 +41,21 @@ use std::collections::BTreeMap;
 pub use event::{Created, Event};
 pub use history::RoundRecord;
 pub use look::RunState;
-pub use message::{CandidateOutcome, Effect, EvaluationRecord, Failure, Input, Refused, Released};
+pub use message::{CandidateOutcome, Cost, Effect, EvaluationRecord, Failure, Input, Refused, Released};
+
+use sapwood_privacy::{accountant::Observer, dp::Plan, ledger::Rho};
 
 use crate::{
     digest::Digest,
     fault::{Expiry, Fault, Misuse},
     machine::{Cx, Decision, Machine},
     round::{
-        AbortReason, DropReason, EncodingTerms, Terms,
+        self,
+        AbortReason, DropReason, EncodingTerms, NoiseTerms, Stage, Terms,
         attempts::Attempts,
         collecting::{Collecting, Course},
         committing::Committing,
+        exchanging::{Exchanging, Next, left_behind},
         selecting::{Selecting, Selection, announce},
     },
     time::Timestamp,
@@ -57,6 +67,10 @@ type Verdict = Decision<Event, Effect>;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     created: Box<Created>,
+    /// What its budget comes to; none without one.
+    plan: Option<Box<(Plan, NoiseTerms)>>,
+    /// What its sums were charged.
+    spent: Cost,
     phase: Phase,
     /// The global parameters.
     params: Digest,
@@ -71,6 +85,8 @@ pub struct Run {
 enum Phase {
     Created,
     Selecting(Selecting),
+    /// A stage of the secure sum.
+    Exchanging(Exchanging),
     Collecting(Collecting),
     Committing(Committing),
     /// All rounds are done; scores or the candidate may be missing.
@@ -95,9 +111,18 @@ impl Run {
             let why = "no initializer of the model is left to train".to_owned();
             return Err(Misuse::Setting { key: "model.freeze".into(), why }.into());
         }
-        EncodingTerms::of(&created.spec).encoding()?;
+        let plan = if created.spec.is_private() {
+            let plan = round::plan(&created.spec, created.length)?;
+            let noise = NoiseTerms::of(&created.spec, &plan);
+            noise.mechanism()?;
+            Some(Box::new((plan, noise)))
+        } else {
+            EncodingTerms::of(&created.spec).encoding()?;
+            None
+        };
         let params = created.params;
-        Ok(Self { created: Box::new(created), phase: Phase::Created, params, rounds: Vec::new(), unscored: BTreeMap::new() })
+        let (rounds, unscored) = (Vec::new(), BTreeMap::new());
+        Ok(Self { created: Box::new(created), plan, spent: Cost::default(), phase: Phase::Created, params, rounds, unscored })
     }
 
     /// The run that these events tell of.
@@ -127,10 +152,35 @@ impl Run {
         &self.rounds
     }
 
+    /// What its privacy budget comes to; none without one.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref().map(|plan| &plan.0)
+    }
+
+    /// What its sums were charged so far.
+    pub fn spent(&self) -> Cost {
+        self.spent
+    }
+
     /// The terms of the open attempt.
     pub fn terms(&self) -> Option<&Terms> {
+        self.attempt_at_hand().map(|(_, terms, _)| terms)
+    }
+
+    /// The stage of the secure sum that nodes are waited for in.
+    pub fn stage(&self) -> Option<Stage> {
         match &self.phase {
-            Phase::Collecting(Collecting { terms, .. }) | Phase::Committing(Committing { terms, .. }) => Some(terms),
+            Phase::Exchanging(exchanging) => Some(exchanging.stage),
+            Phase::Collecting(collecting) => collecting.terms.secure.map(|_| Stage::Inputs),
+            _ => None,
+        }
+    }
+
+    fn attempt_at_hand(&self) -> Option<(&Attempts, &Terms, &BTreeMap<crate::NodeId, DropReason>)> {
+        match &self.phase {
+            Phase::Exchanging(Exchanging { attempts, terms, dropped, .. })
+            | Phase::Collecting(Collecting { attempts, terms, dropped, .. })
+            | Phase::Committing(Committing { attempts, terms, dropped, .. }) => Some((attempts, terms, dropped)),
             _ => None,
         }
     }
@@ -140,7 +190,7 @@ impl Run {
         match &self.phase {
             Phase::Finished => !self.created.spec.release.auto && self.unscored.is_empty(),
             Phase::Released(_) | Phase::Refused(_) | Phase::Stopped { .. } | Phase::Failed { .. } => true,
-            Phase::Created | Phase::Selecting(_) | Phase::Collecting(_) | Phase::Committing(_) => false,
+            Phase::Created | Phase::Selecting(_) | Phase::Exchanging(_) | Phase::Collecting(_) | Phase::Committing(_) => false,
         }
     }
 
@@ -151,11 +201,10 @@ impl Run {
 
     /// Ends an attempt that came to nothing; the run fails if the round has no attempts left.
     fn abort(&self, cx: &Cx<'_>, mut verdict: Verdict, reason: AbortReason) -> Verdict {
-        let (Phase::Selecting(Selecting { attempts, .. })
-        | Phase::Collecting(Collecting { attempts, .. })
-        | Phase::Committing(Committing { attempts, .. })) = &self.phase
-        else {
-            return verdict;
+        let attempts = match (&self.phase, self.attempt_at_hand()) {
+            (Phase::Selecting(selecting), _) => &selecting.attempts,
+            (_, Some((attempts, ..))) => attempts,
+            _ => return verdict,
         };
         let failed = attempts.failed + u32::from(reason.counts());
         let last = failed >= self.created.spec.deadlines.attempts && reason.counts();
@@ -171,10 +220,7 @@ impl Run {
 
     /// Calls the open attempt off.
     fn withdraw(&self, keep: bool) -> Vec<Effect> {
-        let (Phase::Collecting(Collecting { terms, dropped, .. }) | Phase::Committing(Committing { terms, dropped, .. })) = &self.phase
-        else {
-            return Vec::new();
-        };
+        let Some((_, terms, dropped)) = self.attempt_at_hand() else { return Vec::new() };
         let session = terms.session;
         let involved = terms.cohort.iter().filter(|node| !dropped.contains_key(*node));
         let mut effects = vec![Effect::Discard { session }];
@@ -184,7 +230,7 @@ impl Run {
 
     /// Goes on after something happened to the open attempt.
     fn follow(&self, cx: &Cx<'_>, collecting: &Collecting, verdict: Verdict, course: Course) -> Verdict {
-        let overdue = cx.now >= collecting.terms.deadline;
+        let overdue = cx.now >= collecting.deadline;
         match course {
             Course::Wait => verdict,
             Course::Close => collecting.close(verdict, self.created.spec.strategy.server_lr, overdue),
@@ -201,11 +247,62 @@ impl Run {
 
     fn roster(&self, cx: &mut Cx<'_>, roster: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
         let Phase::Selecting(selecting) = &self.phase else { return Ok(Decision::nothing()) };
-        Ok(match selecting.roster(cx, &self.created, self.params, roster)? {
+        Ok(match selecting.roster(cx, &self.created, self.plan.as_ref().map(|plan| &plan.1), self.params, roster)? {
             Selection::Wait => Decision::nothing(),
             Selection::Open(verdict) => verdict,
             Selection::Abort(reason) => self.abort(cx, Decision::nothing(), reason),
         })
+    }
+
+    /// A stage of the secure sum is closed, here with these.
+    fn stage_closed(&self, cx: &Cx<'_>, session: crate::SessionId, stage: Stage, members: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
+        if self.stage() != Some(stage) || self.terms().is_none_or(|terms| terms.session != session) {
+            return Err(Expiry::Session.into());
+        }
+        let Some((_, terms, dropped)) = self.attempt_at_hand() else { return Err(Expiry::Session.into()) };
+        let closed = |members| Event::StageClosed { stage, members, at: cx.now };
+        Ok(match stage {
+            Stage::Keys | Stage::Shares | Stage::Inputs => {
+                let late = self.deadline().is_some_and(|deadline| cx.now >= deadline);
+                let reason = if late || stage != Stage::Keys { DropReason::Straggler } else { DropReason::Surplus };
+                left_behind(terms, dropped, &members, &reason).event(closed(members))
+            }
+            // The ledger first: what follows reveals the sum.
+            Stage::Consistency => match self.cost()? {
+                Some(cost) => Decision::nothing().effect(Effect::Charge { session, cost, members }),
+                None => Decision::nothing().event(closed(members)),
+            },
+            Stage::Unmasking => {
+                let Phase::Exchanging(exchanging) = &self.phase else { return Err(Expiry::Session.into()) };
+                Decision::nothing().event(closed(members)).effect(Effect::Aggregate {
+                    terms: exchanging.terms.clone(),
+                    server_lr: self.created.spec.strategy.server_lr,
+                    survivors: exchanging.updates.keys().cloned().collect(),
+                })
+            }
+        })
+    }
+
+    /// The session is paid for.
+    fn charged(&self, cx: &Cx<'_>, session: crate::SessionId, members: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
+        let (Some(Stage::Consistency), Some(cost)) = (self.stage(), self.cost()?) else { return Err(Expiry::Session.into()) };
+        if self.terms().is_none_or(|terms| terms.session != session) {
+            return Err(Expiry::Session.into());
+        }
+        let closed = Event::StageClosed { stage: Stage::Consistency, members, at: cx.now };
+        Ok(Decision::nothing().event(Event::Charged { session, cost }).event(closed))
+    }
+
+    /// What the sum of the open attempt costs, with whom it has; none without a budget.
+    fn cost(&self) -> Result<Option<Cost>, Fault> {
+        let (Phase::Exchanging(Exchanging { terms, updates, .. }), Some(_)) = (&self.phase, &self.plan) else { return Ok(None) };
+        let Some(noise) = &terms.noise else { return Ok(None) };
+        let (mechanism, survivors) = (noise.mechanism()?, u32::try_from(updates.len()).unwrap_or(u32::MAX));
+        let of = |observer| {
+            let rho = mechanism.parameters().rho(observer, survivors).map_err(|fault| refuse("the sum", &fault.to_string()))?;
+            Rho::cost(rho).map(Rho::trillionths).map_err(|fault| refuse("the sum", &fault.to_string()))
+        };
+        Ok(Some(Cost { coordinator: of(Observer::Coordinator)?, outsider: of(Observer::Outsider)? }))
     }
 
     fn aggregated(&self, cx: &Cx<'_>, session: crate::SessionId, params: Digest, totals: crate::round::Totals) -> Result<Verdict, Fault> {
@@ -295,6 +392,7 @@ impl Machine for Run {
             }),
             Input::Tick => Ok(match &self.phase {
                 Phase::Selecting(selecting) if cx.now >= selecting.deadline(&self.created) => Decision::nothing().effect(Effect::AskRoster),
+                Phase::Exchanging(exchanging) => exchanging.tick(cx),
                 Phase::Collecting(collecting) => self.follow(cx, collecting, Decision::nothing(), collecting.tick(cx)),
                 _ => Decision::nothing(),
             }),
@@ -312,6 +410,23 @@ impl Machine for Run {
                     let (verdict, course) = collecting.declined(node, session, reason)?;
                     Ok(self.follow(cx, collecting, verdict, course))
                 }
+                Phase::Exchanging(exchanging) => exchanging.declined(node, session, reason),
+                _ => Err(Expiry::Session.into()),
+            },
+            Input::StageComplete { session, stage } => match &self.phase {
+                Phase::Exchanging(exchanging) if exchanging.stage == stage && exchanging.terms.session == session => Ok(exchanging.end()),
+                _ => Ok(Decision::nothing()),
+            },
+            Input::StageClosed { session, stage, members } => self.stage_closed(cx, session, stage, members),
+            Input::StageFailed { session, why } => match (self.terms(), self.stage()) {
+                (Some(terms), Some(stage)) if terms.session == session => {
+                    Ok(self.abort(cx, Decision::nothing(), AbortReason::SecureSum { stage: stage.word().into(), why }))
+                }
+                _ => Err(Expiry::Session.into()),
+            },
+            Input::Charged { session, members } => self.charged(cx, session, members),
+            Input::ChargeRefused { session, why } => match self.terms() {
+                Some(terms) if terms.session == session => Ok(self.fail(cx, Failure::Budget { why })),
                 _ => Err(Expiry::Session.into()),
             },
             Input::Aggregated { session, params, totals } => self.aggregated(cx, session, params, totals),
@@ -331,8 +446,14 @@ impl Machine for Run {
     fn apply(mut self, event: &Event) -> Self {
         self.phase = match (self.phase, event) {
             (Phase::Created, Event::Started { at }) => Phase::Selecting(Selecting::new(Attempts::new(1, *at), *at)),
-            (Phase::Selecting(Selecting { attempts, .. }), Event::AttemptOpened(terms)) => {
-                Phase::Collecting(Collecting::new(attempts, terms.clone()))
+            (Phase::Selecting(Selecting { attempts, .. }), Event::AttemptOpened(terms)) => match terms.secure {
+                Some(_) => Phase::Exchanging(Exchanging::open(attempts, terms.clone())),
+                None => Phase::Collecting(Collecting::new(attempts, terms.clone())),
+            },
+            (Phase::Exchanging(exchanging), Event::NodeDropped { node, reason }) => Phase::Exchanging(exchanging.drop(node, reason)),
+            (Phase::Exchanging(exchanging), Event::StageClosed { members, at, .. }) => exchanging.next(members, *at).into(),
+            (Phase::Collecting(collecting), Event::StageClosed { members, at, .. }) => {
+                Phase::Exchanging(Exchanging::check(collecting, members, *at))
             }
             (Phase::Collecting(collecting), Event::UpdateAccepted { node, digest, bytes }) => {
                 Phase::Collecting(collecting.accepted(node, *digest, *bytes))
@@ -362,6 +483,7 @@ impl Machine for Run {
                     record.evaluation = Some(*evaluation);
                 }
             }
+            Event::Charged { cost, .. } => self.spent = self.spent.plus(*cost),
             Event::Stopped { .. } | Event::Failed { .. } => self.unscored.clear(),
             _ => {}
         }
@@ -374,10 +496,14 @@ impl Machine for Run {
             // The time to come together begins anew: nobody could connect while the coordinator was away.
             Phase::Selecting(_) => self.abort(cx, Decision::nothing(), AbortReason::CoordinatorRestarted),
             // Nothing had arrived, so nothing is lost: the attempt goes on under the same terms.
-            Phase::Collecting(collecting) if collecting.updates.is_empty() && cx.now < collecting.terms.deadline => {
+            Phase::Collecting(collecting)
+                if collecting.terms.secure.is_none() && collecting.updates.is_empty() && cx.now < collecting.deadline =>
+            {
                 announce(&collecting.terms, |node| !collecting.dropped.contains_key(node))
             }
-            Phase::Collecting(_) | Phase::Committing(_) => self.abort(cx, Decision::nothing(), AbortReason::CoordinatorRestarted),
+            Phase::Exchanging(_) | Phase::Collecting(_) | Phase::Committing(_) => {
+                self.abort(cx, Decision::nothing(), AbortReason::CoordinatorRestarted)
+            }
             Phase::Finished if self.unscored.is_empty() && self.created.spec.release.auto => {
                 Decision::nothing().effect(Effect::BuildCandidate { params: self.params })
             }
@@ -390,17 +516,37 @@ impl Machine for Run {
     fn deadline(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Selecting(selecting) => Some(selecting.deadline(&self.created)),
-            Phase::Collecting(collecting) => Some(collecting.terms.deadline),
+            Phase::Exchanging(exchanging) => Some(exchanging.deadline),
+            Phase::Collecting(collecting) => Some(collecting.deadline),
             _ => None,
+        }
+    }
+}
+
+impl From<Next> for Phase {
+    fn from(next: Next) -> Self {
+        match next {
+            Next::Exchanging(exchanging) => Self::Exchanging(exchanging),
+            Next::Collecting(collecting) => Self::Collecting(collecting),
+            Next::Committing(exchanging) => Self::Committing(exchanging.into()),
         }
     }
 }
 
 /// Back to selecting. After a restart those who had a part are waited for: they keep what they trained.
 fn aborted(phase: Phase, reason: &AbortReason, at: Timestamp) -> Phase {
+    let mut least = 0;
     let (attempts, pinned) = match phase {
         Phase::Selecting(selecting) => (selecting.attempts, selecting.pinned),
+        Phase::Exchanging(exchanging) => {
+            // Fewer could not be summed securely.
+            least = exchanging.terms.minimum as usize;
+            let Exchanging { attempts, terms, dropped, .. } = exchanging;
+            let involved = terms.cohort.iter().filter(|node| !dropped.contains_key(*node)).cloned().collect();
+            (attempts, involved)
+        }
         Phase::Collecting(collecting) => {
+            least = if collecting.terms.secure.is_some() { collecting.terms.minimum as usize } else { 0 };
             let involved = collecting.involved().cloned().collect();
             (collecting.attempts, involved)
         }
@@ -408,7 +554,7 @@ fn aborted(phase: Phase, reason: &AbortReason, at: Timestamp) -> Phase {
         other => return other,
     };
     let mut selecting = Selecting::new(attempts.aborted(reason), at);
-    if *reason == AbortReason::CoordinatorRestarted {
+    if *reason == AbortReason::CoordinatorRestarted && pinned.len() >= least {
         selecting.pinned = pinned;
     }
     Phase::Selecting(selecting)
