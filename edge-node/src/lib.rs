@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod app;
 mod clock;
+mod books;
 pub mod config;
 mod error;
 mod files;

@@ -217,7 +217,7 @@ impl State {
             run.terms().is_none_or(|terms| terms.session != session) || run.stage().is_none_or(|at_hand| at_hand > stage)
         };
         let next = states.wait_for(ended).await.map_err(|_| gone())?.stage();
-        let next = next.filter(|next| next.number() == stage.number() + 1).ok_or(Expiry::Session)?;
+        let next = next.filter(|next| Some(*next) == stage.next()).ok_or(Expiry::Session)?;
         let said = run.secure.with(session, |secure| secure.message_for(node, next)).ok_or(Expiry::Session)?;
         Ok(Said::Message(said.ok_or_else(|| Expiry::Dropped { node: node.clone() })?))
     }

@@ -42,6 +42,10 @@ impl Stage {
             Self::Unmasking => "unmasking",
         }
     }
+    /// What comes behind it; nothing behind unmasking.
+    pub fn next(self) -> Option<Self> {
+        Self::from_number(self.number() + 1)
+    }
     /// On the wire.
     pub fn number(self) -> u32 {
         self as u32

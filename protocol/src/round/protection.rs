@@ -290,6 +290,15 @@ impl NoiseTerms {
         Mechanism::new(parameters, self.clip).map_err(|fault| refuse(fault.to_string()))
     }
 
+    /// What a unit reports, in order: its mean loss, and the share of its examples that the model got right.
+    pub fn reported(&self, loss: f64, right: f64) -> Vec<f64> {
+        let value = |report: &Report| match report {
+            Report::Loss => loss,
+            Report::Accuracy => right,
+        };
+        self.reports.iter().map(value).collect()
+    }
+
     /// Whether a node clips each unit by itself and takes one step a round.
     pub fn is_per_unit(&self) -> bool {
         matches!(self.unit, PrivacyUnit::Entity | PrivacyUnit::Example)

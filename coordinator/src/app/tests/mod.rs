@@ -84,6 +84,7 @@ impl World {
             work: Arc::new(Means(AtomicU32::new(self.cramped))),
             secrets: testing::secrets,
             limits: Limits::default(),
+            budgets: Budgets::default(),
         })
         .await
     }
