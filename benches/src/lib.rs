@@ -1,9 +1,11 @@
-//! What the benches share: a deployment of real processes, a small HTTP client, and what the kernel counted.
+//! What the benches share: a deployment of real processes, a small HTTP client, a cohort that sums in secret, and what the
+//! kernel counted.
 //!
 //! The benches themselves are in `benches/`, one program each. `README.md` says how to repeat them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cohort;
 pub mod fleet;
 pub mod http;
 pub mod proc;

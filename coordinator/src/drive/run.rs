@@ -369,13 +369,15 @@ impl RunHands {
             nodes.extend(round.cohort.iter().filter(|node| !dropped.contains(node)).cloned());
         }
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
+        let statement = machine.statement();
         let rounds = u32::try_from(rounds.len()).unwrap_or(u32::MAX);
         self.beside(async move {
             let turn = Arc::clone(&shop.turn);
             let built = heavy(&turn, move || {
                 let Created { run, spec, model, preprocess, .. } = &*created;
                 let (objects, model, preprocess, nodes) = (&shop.objects, *model, *preprocess, &nodes[..]);
-                shop.work.build(&BuildJob { run, spec, objects, model, preprocess, params, rounds, nodes, finished })
+                let statement = statement.as_ref();
+                shop.work.build(&BuildJob { run, spec, objects, model, preprocess, params, rounds, statement, nodes, finished })
             });
             Ok(Input::Candidate(match built.await? {
                 Ok(built) => {
