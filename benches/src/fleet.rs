@@ -49,7 +49,8 @@ impl Fleet {
             // A node without data is never asked to train; what it has is not looked at here.
             let config = format!(
                 "name = {name:?}\ncoordinator = {:?}\ntrust = {:?}\nstate_dir = \"state\"\n\n[enrollment]\ntoken_file = \"token\"\n\n\
-                 [data]\nsource = \"digits:1\"\n\n[train]\nthreads = 1\nkind = \"random\"\n",
+                 [data]\nsource = \"digits:1\"\n\n[train]\nthreads = 1\nkind = \"random\"\n\n[policy]\nallow_clear = true\nallow_no_noise = true\nmost_clip = 1000.0\n\n\
+                 [policy.budgets.node]\nepsilon = 1000.0\ndelta = 1e-5\n",
                 fleet.address,
                 fleet.deployment.trust(),
             );

@@ -97,7 +97,7 @@ impl World {
             work: Arc::new(work),
             secrets: || Box::new(SystemSecrets),
             limits: Limits::default(),
-            budgets: Budgets::default(),
+            budgets: crate::ledgers::Budgets::default(),
         });
         let state = state.await.unwrap();
         let trust = TrustFile::parse(&read(deployment.trust())).unwrap();

@@ -217,6 +217,19 @@ trust = "trust.toml"
 # With the authority's folder here, the coordinator answers enrolments by itself: right for a trial, not for a fleet.
 # Move the folder to whoever runs `sapwood fleet authorize`, and remove this line.
 authority = "authority"
+
+# What all runs together may cost whom they protect. What is spent never comes back.
+[budgets.example]
+epsilon = 10.0
+delta = 1e-5
+
+[budgets.entity]
+epsilon = 10.0
+delta = 1e-5
+
+[budgets.node]
+epsilon = 10.0
+delta = 1e-5
 "#,
         options.population,
         options.listen,

@@ -51,7 +51,7 @@ use crate::{
     machine::{Cx, Decision, Machine},
     round::{
         self,
-        AbortReason, DropReason, EncodingTerms, NoiseTerms, Stage, Terms,
+        AbortReason, DropReason, EncodingTerms, NoiseTerms, Stage, Terms, Totals,
         attempts::Attempts,
         collecting::{Collecting, Course},
         committing::Committing,
@@ -305,7 +305,7 @@ impl Run {
         Ok(Some(Cost { coordinator: of(Observer::Coordinator)?, outsider: of(Observer::Outsider)? }))
     }
 
-    fn aggregated(&self, cx: &Cx<'_>, session: crate::SessionId, params: Digest, totals: crate::round::Totals) -> Result<Verdict, Fault> {
+    fn aggregated(&self, cx: &Cx<'_>, session: crate::SessionId, params: Digest, totals: Totals) -> Result<Verdict, Fault> {
         let Phase::Committing(committing) = &self.phase else { return Err(Expiry::Session.into()) };
         committing.aggregated(session, &totals)?;
         let round = committing.terms.round;

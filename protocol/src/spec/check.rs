@@ -170,6 +170,12 @@ impl Spec {
 }
 
 impl Spec {
+    /// A cohort of at most `nodes`: what a smaller fleet, or a simulation, can bring together.
+    pub fn limit_cohort(&mut self, nodes: u32) {
+        self.cohort.size = self.cohort.size.min(nodes);
+        self.cohort.minimum = if self.is_private() { self.survivors() } else { self.cohort.minimum.min(nodes) };
+    }
+
     /// ⌈(1 − dropout)·size⌉: as few of a cohort may be in a sum.
     pub(super) fn survivors(&self) -> u32 {
         // The last digits of 0.7·10 must not decide.
