@@ -70,6 +70,10 @@ pub struct Config {
     /// The privacy budgets of the population, by unit: `[budgets.example]`. Runs under a unit without one are refused.
     #[serde(default)]
     pub budgets: Budgets,
+    /// The data folder comes from a backup: the privacy ledgers count what was reserved as spent. Not in the file, but said at the
+    /// start that follows.
+    #[serde(skip)]
+    pub restored: bool,
 }
 
 /// `[keys]`

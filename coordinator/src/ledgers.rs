@@ -74,11 +74,12 @@ impl Ledgers {
         open
     }
 
-    /// Drives every ledger of the store, and those that `budgets` names anew.
+    /// Drives every ledger of the store, and those that `budgets` names anew. `restored`: the store comes from a backup, so what was
+    /// reserved counts as spent.
     ///
     /// # Errors
     /// If the store cannot be read or written.
-    pub(crate) async fn start(&self, cx: &Context, budgets: &Budgets) -> Result<Result<(), StoreError>, Killed> {
+    pub(crate) async fn start(&self, cx: &Context, budgets: &Budgets, restored: bool) -> Result<Result<(), StoreError>, Killed> {
         for unit in [PrivacyUnit::Example, PrivacyUnit::Entity, PrivacyUnit::Node] {
             let (name, budget) = (StreamName::new("ledger", unit.word()), budgets.get(&unit).copied());
             let driven = match (cx.store.stream(&name).await, budget) {
@@ -93,10 +94,12 @@ impl Ledgers {
             };
             cx.life.spawn(async move { actor.run(true).await.map(drop) });
             self.all().insert(unit, handle.clone());
-            if let Some(budget) = budget
-                && let Err(fault) = handle.address.ask(Input::Rebudget { budget }).await
-            {
-                tracing::warn!(%unit, %fault, "the budget in the configuration is not in force yet");
+            let restore = restored.then_some(Input::Restore { at_least: 0 });
+            for input in restore.into_iter().chain(budget.map(|budget| Input::Rebudget { budget })) {
+                // Nobody may charge a ledger that is not what it should be.
+                if let Err(fault) = handle.address.ask(input).await {
+                    return Ok(Err(StoreError::Corrupt { what: format!("ledger/{unit}"), why: fault.to_string() }));
+                }
             }
         }
         Ok(Ok(()))

@@ -60,6 +60,8 @@ pub struct SpentView {
     pub planned: f64,
     /// Norm of the noise on a round's mean update over the clip norm: above 1 it is mostly noise.
     pub noise_to_clip: f64,
+    /// Signal over noise of the whole run at best: if all its rounds pull the same way. Below 1 little is learned.
+    pub signal_to_noise: f64,
 }
 
 impl SpentView {
@@ -73,6 +75,7 @@ impl SpentView {
             delta: plan.delta,
             planned: plan.epsilon_coordinator,
             noise_to_clip: plan.forecast.noise_to_clip,
+            signal_to_noise: plan.forecast.signal_to_noise_run,
         })
     }
 }

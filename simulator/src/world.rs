@@ -178,7 +178,9 @@ impl World {
             Effect::AskRoster => self.tell(Input::Roster(self.names.clone()))?,
             Effect::Open(terms) => self.sum = Some(terms.codec()?.accumulator(terms.dimension())),
             // Asked for under secure aggregation only.
-            Effect::CloseStage { .. } | Effect::Gone { .. } | Effect::Charge { .. } => {}
+            Effect::CloseStage { .. } | Effect::Gone { .. } => {}
+            // There is no ledger here; the run itself tells what its sums cost.
+            Effect::Charge { session, members, .. } => self.tell(Input::Charged { session, members })?,
             Effect::Assign { node, task } => self.tell_node(self.index[&node], NodeInput::Task(task))?,
             Effect::Withdraw { node, session, keep } => self.tell_node(self.index[&node], NodeInput::Withdrawn { session, keep })?,
             Effect::Add { .. } => {

@@ -78,6 +78,8 @@ pub struct Parts {
     pub limits: Limits,
     /// The privacy budgets of the population.
     pub budgets: Budgets,
+    /// The store comes from a backup: whatever was spent since is not in it.
+    pub restored: bool,
 }
 
 /// How much at once.
@@ -220,7 +222,7 @@ impl State {
     /// # Errors
     /// If the store cannot be read or written.
     pub async fn start(parts: Parts) -> Result<Self, CoordinatorError> {
-        let Parts { store, objects, clock, work, secrets, limits, budgets } = parts;
+        let Parts { store, objects, clock, work, secrets, limits, budgets, restored } = parts;
         let (writer, _) = Writer::start(Arc::clone(&store));
         let life = Life::default();
         let mut random = secrets();
@@ -231,7 +233,7 @@ impl State {
         let fleet = Fleet::open(Arc::clone(&store), writer.clone(), Arc::clone(&clock), life.clone(), &mut *random).await?;
         let cx = Context { store, writer, clock, life, fleet, holder, secrets };
         let ledgers = Arc::new(Ledgers::default());
-        ledgers.start(&cx, &budgets).await??;
+        ledgers.start(&cx, &budgets, restored).await??;
         let shop = Shop {
             cx,
             ledgers,

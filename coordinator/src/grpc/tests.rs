@@ -98,6 +98,7 @@ impl World {
             secrets: || Box::new(SystemSecrets),
             limits: Limits::default(),
             budgets: crate::ledgers::Budgets::default(),
+            restored: false,
         });
         let state = state.await.unwrap();
         let trust = TrustFile::parse(&read(deployment.trust())).unwrap();

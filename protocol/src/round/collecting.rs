@@ -93,10 +93,15 @@ impl Collecting {
     }
 
     /// Ends the collection after `decision`; whoever has not answered is dropped for `reason`.
-    pub(crate) fn close(&self, mut decision: Decision<Event, Effect>, server_lr: f64, overdue: bool) -> Decision<Event, Effect> {
+    pub(crate) fn close(
+        &self,
+        mut decision: Decision<Event, Effect>,
+        server_lr: f64,
+        overdue: bool,
+    ) -> Result<Decision<Event, Effect>, Fault> {
         if self.terms.secure.is_some() {
             // The session knows better than we whether the sum can be opened without those who are missing.
-            return decision.effect(Effect::CloseStage { session: self.terms.session, stage: Stage::Inputs });
+            return Ok(decision.effect(Effect::CloseStage { session: self.terms.session, stage: Stage::Inputs }));
         }
         let mut survivors: Vec<NodeId> = self.updates.keys().cloned().collect();
         let mut settled: Vec<NodeId> = Vec::new();
@@ -115,10 +120,12 @@ impl Collecting {
                 decision.effects.push(Effect::Withdraw { node: node.clone(), session: self.terms.session, keep: false });
             }
         }
-        decision.event(Event::CollectionClosed { survivors: survivors.clone() }).effect(Effect::Aggregate {
-            terms: self.terms.clone(),
-            server_lr,
-            survivors,
+        let count = survivors.len();
+        decision = decision.event(Event::CollectionClosed { survivors: survivors.clone() });
+        Ok(match self.terms.cost(count)? {
+            // The ledger first: what follows gives the sum away.
+            Some(cost) => decision.effect(Effect::Charge { session: self.terms.session, cost, members: survivors }),
+            None => decision.effect(Effect::Aggregate { terms: self.terms.clone(), server_lr, survivors }),
         })
     }
 

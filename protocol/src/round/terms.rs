@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use sapwood_privacy::{dp::RotationSeed, secagg};
+use sapwood_privacy::{accountant::Observer, dp::RotationSeed, ledger::Rho, secagg};
 use serde::{Deserialize, Serialize};
 
 use super::{Codec, NoiseTerms, SecureTerms, protection::setting};
@@ -11,6 +11,7 @@ use crate::{
     digest::Digest,
     fault::Fault,
     ids::{NodeId, RunId, SessionId},
+    run::Cost,
     spec::{Loss, OptimizerKind, Spec, Weights},
     time::Timestamp,
 };
@@ -278,6 +279,21 @@ impl Terms {
     /// As [`Terms::codec`].
     pub fn update_bytes(&self) -> Result<usize, Fault> {
         Ok(self.codec()?.packed_len(self.dimension()))
+    }
+
+    /// What a sum of so many costs; nothing without noise.
+    ///
+    /// # Errors
+    /// Fewer than the noise was made for.
+    pub fn cost(&self, survivors: usize) -> Result<Option<Cost>, Fault> {
+        let Codec::Noised(mechanism) = self.codec()? else { return Ok(None) };
+        let survivors = u32::try_from(survivors).unwrap_or(u32::MAX);
+        let of = |observer| {
+            let rho = mechanism.parameters().rho(observer, survivors).map_err(|fault| setting("privacy", &fault.to_string()))?;
+            let cost = Rho::cost(rho).map_err(|fault| setting("privacy", &fault.to_string()))?;
+            Ok::<_, Fault>(cost.trillionths())
+        };
+        Ok(Some(Cost { coordinator: of(Observer::Coordinator)?, outsider: of(Observer::Outsider)? }))
     }
 
     /// The public seed of the round's rotation: fixed by the session.

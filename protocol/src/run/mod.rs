@@ -43,7 +43,7 @@ pub use history::RoundRecord;
 pub use look::RunState;
 pub use message::{CandidateOutcome, Cost, Effect, EvaluationRecord, Failure, Input, Refused, Released};
 
-use sapwood_privacy::{accountant::Observer, dp::Plan, ledger::Rho};
+use sapwood_privacy::dp::Plan;
 
 use crate::{
     digest::Digest,
@@ -229,11 +229,11 @@ impl Run {
     }
 
     /// Goes on after something happened to the open attempt.
-    fn follow(&self, cx: &Cx<'_>, collecting: &Collecting, verdict: Verdict, course: Course) -> Verdict {
+    fn follow(&self, cx: &Cx<'_>, collecting: &Collecting, verdict: Verdict, course: Course) -> Result<Verdict, Fault> {
         let overdue = cx.now >= collecting.deadline;
-        match course {
+        Ok(match course {
             Course::Wait => verdict,
-            Course::Close => collecting.close(verdict, self.created.spec.strategy.server_lr, overdue),
+            Course::Close => return collecting.close(verdict, self.created.spec.strategy.server_lr, overdue),
             Course::Abort(reason) => {
                 let mut verdict = verdict;
                 if overdue {
@@ -242,7 +242,7 @@ impl Run {
                 }
                 self.abort(cx, verdict, reason)
             }
-        }
+        })
     }
 
     fn roster(&self, cx: &mut Cx<'_>, roster: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
@@ -268,7 +268,7 @@ impl Run {
                 left_behind(terms, dropped, &members, &reason).event(closed(members))
             }
             // The ledger first: what follows reveals the sum.
-            Stage::Consistency => match self.cost()? {
+            Stage::Consistency => match self.sum_cost(terms)? {
                 Some(cost) => Decision::nothing().effect(Effect::Charge { session, cost, members }),
                 None => Decision::nothing().event(closed(members)),
             },
@@ -283,26 +283,36 @@ impl Run {
         })
     }
 
-    /// The session is paid for.
-    fn charged(&self, cx: &Cx<'_>, session: crate::SessionId, members: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
-        let (Some(Stage::Consistency), Some(cost)) = (self.stage(), self.cost()?) else { return Err(Expiry::Session.into()) };
-        if self.terms().is_none_or(|terms| terms.session != session) {
-            return Err(Expiry::Session.into());
+    fn sum_cost(&self, terms: &Terms) -> Result<Option<Cost>, Fault> {
+        match &self.phase {
+            Phase::Exchanging(exchanging) => terms.cost(exchanging.updates.len()),
+            _ => Ok(None),
         }
-        let closed = Event::StageClosed { stage: Stage::Consistency, members, at: cx.now };
-        Ok(Decision::nothing().event(Event::Charged { session, cost }).event(closed))
     }
 
-    /// What the sum of the open attempt costs, with whom it has; none without a budget.
-    fn cost(&self) -> Result<Option<Cost>, Fault> {
-        let (Phase::Exchanging(Exchanging { terms, updates, .. }), Some(_)) = (&self.phase, &self.plan) else { return Ok(None) };
-        let Some(noise) = &terms.noise else { return Ok(None) };
-        let (mechanism, survivors) = (noise.mechanism()?, u32::try_from(updates.len()).unwrap_or(u32::MAX));
-        let of = |observer| {
-            let rho = mechanism.parameters().rho(observer, survivors).map_err(|fault| refuse("the sum", &fault.to_string()))?;
-            Rho::cost(rho).map(Rho::trillionths).map_err(|fault| refuse("the sum", &fault.to_string()))
+    /// The session is paid for.
+    fn charged(&self, cx: &Cx<'_>, session: crate::SessionId, members: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
+        let Some((_, terms, _)) = self.attempt_at_hand().filter(|(_, terms, _)| terms.session == session) else {
+            return Err(Expiry::Session.into());
         };
-        Ok(Some(Cost { coordinator: of(Observer::Coordinator)?, outsider: of(Observer::Outsider)? }))
+        Ok(match &self.phase {
+            Phase::Exchanging(Exchanging { stage: Stage::Consistency, updates, .. }) => match terms.cost(updates.len())? {
+                Some(cost) => {
+                    let closed = Event::StageClosed { stage: Stage::Consistency, members, at: cx.now };
+                    Decision::nothing().event(Event::Charged { session, cost }).event(closed)
+                }
+                None => return Err(Expiry::Session.into()),
+            },
+            Phase::Committing(Committing { terms, updates, .. }) => match terms.cost(updates.len())? {
+                Some(cost) => Decision::nothing().event(Event::Charged { session, cost }).effect(Effect::Aggregate {
+                    terms: terms.clone(),
+                    server_lr: self.created.spec.strategy.server_lr,
+                    survivors: members,
+                }),
+                None => return Err(Expiry::Session.into()),
+            },
+            _ => return Err(Expiry::Session.into()),
+        })
     }
 
     fn aggregated(&self, cx: &Cx<'_>, session: crate::SessionId, params: Digest, totals: Totals) -> Result<Verdict, Fault> {
@@ -393,14 +403,14 @@ impl Machine for Run {
             Input::Tick => Ok(match &self.phase {
                 Phase::Selecting(selecting) if cx.now >= selecting.deadline(&self.created) => Decision::nothing().effect(Effect::AskRoster),
                 Phase::Exchanging(exchanging) => exchanging.tick(cx),
-                Phase::Collecting(collecting) => self.follow(cx, collecting, Decision::nothing(), collecting.tick(cx)),
+                Phase::Collecting(collecting) => self.follow(cx, collecting, Decision::nothing(), collecting.tick(cx))?,
                 _ => Decision::nothing(),
             }),
             Input::Roster(roster) => self.roster(cx, roster),
             Input::Update { node, session, digest, bytes } => match &self.phase {
                 Phase::Collecting(collecting) => {
                     let (verdict, course) = collecting.update(cx, node, session, digest, bytes)?;
-                    Ok(self.follow(cx, collecting, verdict, course))
+                    self.follow(cx, collecting, verdict, course)
                 }
                 Phase::Committing(committing) => committing.update(node, session, digest),
                 _ => Err(Expiry::Session.into()),
@@ -408,7 +418,7 @@ impl Machine for Run {
             Input::Declined { node, session, reason } => match &self.phase {
                 Phase::Collecting(collecting) => {
                     let (verdict, course) = collecting.declined(node, session, reason)?;
-                    Ok(self.follow(cx, collecting, verdict, course))
+                    self.follow(cx, collecting, verdict, course)
                 }
                 Phase::Exchanging(exchanging) => exchanging.declined(node, session, reason),
                 _ => Err(Expiry::Session.into()),
