@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use sapwood_privacy::{Accumulator, dp::NoiseSeed};
 use sapwood_protocol::{
     Digest, Fault, Hasher, Secrets, SessionId,
-    round::{SecureSession, Terms, Totals},
+    round::{Complaint, SecureSession, Terms, Totals},
 };
 use thiserror::Error;
 
@@ -90,7 +90,10 @@ impl Opened {
     /// # Errors
     /// [`AggregateError::Unusable`], with who is to blame if that is known.
     pub fn unmask(terms: Box<Terms>, mut session: SecureSession, threads: usize) -> Result<Self, AggregateError> {
-        let accumulator = session.open(threads).map_err(AggregateError::Unusable)?;
+        let (accumulator, complaints) = session.open(threads).map_err(AggregateError::Unusable)?;
+        for Complaint { by, of } in complaints {
+            tracing::warn!(%by, %of, "a node could not decrypt another one's share; the sum was opened without it");
+        }
         Ok(Self { terms, accumulator })
     }
 

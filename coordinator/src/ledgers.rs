@@ -30,6 +30,8 @@ pub struct Ledgers(Mutex<BTreeMap<PrivacyUnit, Handle>>);
 struct Handle {
     address: Address<Input>,
     states: watch::Receiver<Arc<Ledger>>,
+    /// Its operator grants a budget now. What was reserved before may be charged all the same.
+    granted: bool,
 }
 
 type Driven = (Handle, Actor<Ledger, LedgerHands>);
@@ -44,7 +46,8 @@ impl Ledgers {
     /// # Errors
     /// [`Misuse::Setting`] if the unit has no budget; the ledger's own refusal.
     pub async fn ask(&self, unit: PrivacyUnit, input: Input) -> Result<(), Fault> {
-        let handle = self.all().get(&unit).cloned();
+        let reserves = matches!(input, Input::Reserve { .. });
+        let handle = self.all().get(&unit).filter(|handle| handle.granted || !reserves).cloned();
         let handle = handle.ok_or_else(|| Misuse::Setting {
             key: "privacy.unit".into(),
             why: format!(
@@ -88,11 +91,12 @@ impl Ledgers {
                 (Ok(None), Some(budget)) => found(cx, name, unit, budget).await?,
                 (Ok(Some(_)), _) => resume(cx, name).await,
             };
-            let (handle, actor) = match driven {
+            let (mut handle, actor) = match driven {
                 Ok(driven) => driven,
                 Err(error) => return Ok(Err(error)),
             };
             cx.life.spawn(async move { actor.run(true).await.map(drop) });
+            handle.granted = budget.is_some();
             self.all().insert(unit, handle.clone());
             let restore = restored.then_some(Input::Restore { at_least: 0 });
             for input in restore.into_iter().chain(budget.map(|budget| Input::Rebudget { budget })) {
@@ -114,12 +118,12 @@ async fn found(cx: &Context, name: StreamName, unit: PrivacyUnit, budget: Budget
     let ((address, mailbox), (sender, states)) = (Address::new(), watch::channel(Arc::new(machine.clone())));
     let first = Event::Budgeted { unit, budget, at: cx.clock.now() };
     let actor = Actor::create(cx.clone(), name, machine, first, LedgerHands::new(sender), mailbox, None).await?;
-    Ok(actor.map(|actor| (Handle { address, states }, actor)))
+    Ok(actor.map(|actor| (Handle { address, states, granted: true }, actor)))
 }
 
 async fn resume(cx: &Context, name: StreamName) -> Result<Driven, StoreError> {
     let (machine, _) = crate::drive::load::<Ledger>(&*cx.store, &name).await?;
     let ((address, mailbox), (sender, states)) = (Address::new(), watch::channel(Arc::new(machine)));
     let actor = Actor::open(cx.clone(), name, LedgerHands::new(sender), mailbox).await?;
-    Ok((Handle { address, states }, actor))
+    Ok((Handle { address, states, granted: true }, actor))
 }

@@ -79,7 +79,7 @@ impl Books {
     /// [`Decline::Policy`] with the rule that forbids it.
     pub(crate) async fn look(&self, terms: &Terms) -> Result<(), Decline> {
         let ledger = self.ledger.lock().await;
-        self.decide(&ledger, terms).map(drop)
+        fresh(self.decide(&ledger, terms)?, terms).map(drop)
     }
 
     /// Charges the session at its worst case. What is paid for may leave when this has returned.
@@ -88,7 +88,7 @@ impl Books {
     /// [`Decline::Policy`]; [`Decline::Resources`] if the charge could not be written down.
     pub(crate) async fn charge(&self, terms: &Terms) -> Result<(), Decline> {
         let mut ledger = self.ledger.lock().await;
-        let Some(event) = self.decide(&ledger, terms)? else { return Ok(()) };
+        let Some(event) = fresh(self.decide(&ledger, terms)?, terms)? else { return Ok(()) };
         if let Some(entry) = Entry::of(&event) {
             self.store.charge(&entry).await.map_err(|error| Decline::Resources { why: format!("the privacy ledger: {error}") })?;
         }
@@ -112,6 +112,15 @@ impl Books {
         };
         let offer = Offer { model: &model, minimum, masked, protection };
         ledger.decide(&self.policy, terms.session, &offer).map_err(|refusal| refuse(refusal.to_string()))
+    }
+}
+
+/// Under a budget a session that was charged before is over for this node: an input may have left in an earlier life of its process, and a
+/// second one would carry other noise.
+fn fresh(event: Option<NodeEvent<SessionId>>, terms: &Terms) -> Result<Option<NodeEvent<SessionId>>, Decline> {
+    match (&event, &terms.noise) {
+        (None, Some(_)) => Err(Decline::Policy { why: "this node was charged for the session before it restarted".into() }),
+        _ => Ok(event),
     }
 }
 
@@ -142,3 +151,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

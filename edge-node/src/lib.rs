@@ -11,8 +11,8 @@
 
 pub mod agent;
 pub mod app;
-mod clock;
 mod books;
+mod clock;
 pub mod config;
 mod error;
 mod files;

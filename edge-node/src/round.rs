@@ -30,7 +30,7 @@ use crate::{
     clock,
     link::{CallError, Link, RoundOrder, Submission},
     objects::Objects,
-    points::{SUBMITTED, TASK_ACCEPTED, TRAINED},
+    points::{CHARGED, SUBMITTED, TASK_ACCEPTED, TRAINED},
     train::{self, Cancel, Failure, Job, Trained, Workshop},
 };
 
@@ -262,6 +262,7 @@ impl Rounds {
             if let Err(reason) = member.books.charge(&terms).await {
                 return member.link.decline(&run, session, &reason).await;
             }
+            CHARGED.reached()?;
             let submission = Submission { run, session, digest: encoded.digest, bytes: encoded.bytes };
             member.link.submit(&submission).await
         });

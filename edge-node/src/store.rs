@@ -198,7 +198,8 @@ impl Store {
     /// [`StoreError::Damaged`] if an entry cannot be read: nothing may be sent then.
     pub async fn privacy_ledger<E: DeserializeOwned>(&self) -> Result<Vec<E>, StoreError> {
         let rows: Vec<Vec<u8>> = sqlx::query_scalar("SELECT event FROM privacy_ledger ORDER BY seq").fetch_all(&self.pool).await?;
-        let read = |row: Vec<u8>| serde_json::from_slice(&row).map_err(|e| StoreError::Damaged { what: "privacy ledger", source: e.into() });
+        let read =
+            |row: Vec<u8>| serde_json::from_slice(&row).map_err(|e| StoreError::Damaged { what: "privacy ledger", source: e.into() });
         rows.into_iter().map(read).collect()
     }
 

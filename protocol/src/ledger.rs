@@ -246,7 +246,9 @@ impl Machine for Ledger {
         let at = cx.now;
         Ok(match event {
             None => Decision::nothing(),
-            Some(ledger::Event::Reserved { run, total }) => Decision::nothing().event(Event::Reserved { run, total: total.trillionths(), at }),
+            Some(ledger::Event::Reserved { run, total }) => {
+                Decision::nothing().event(Event::Reserved { run, total: total.trillionths(), at })
+            }
             Some(ledger::Event::Charged { run, session, rho }) => {
                 Decision::nothing().event(Event::Charged { run, session, rho: rho.trillionths(), at })
             }
@@ -327,8 +329,7 @@ mod tests {
         assert_eq!(tell(&mut ledger, &mut events, Input::Settle { run }), Ok(1));
         let view = ledger.view();
         assert!(view.epsilon_spent > 0.0 && view.epsilon_spent == view.epsilon_held && view.epsilon == 8.0, "{view:?}");
-        let json: Vec<Event> =
-            events.iter().map(|event| serde_json::from_slice(&serde_json::to_vec(event).unwrap()).unwrap()).collect();
+        let json: Vec<Event> = events.iter().map(|event| serde_json::from_slice(&serde_json::to_vec(event).unwrap()).unwrap()).collect();
         assert_eq!(Ledger::replay(&json).unwrap(), ledger);
         assert!(events.iter().all(|event| Event::KINDS.contains(&event.kind())));
     }

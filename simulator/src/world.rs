@@ -13,10 +13,9 @@ use sapwood_privacy::{Accumulator, dp::NoiseSeed};
 use sapwood_protocol::{
     Cx, Digest, Fault, Machine, NodeId, Secrets, SessionId, Timestamp,
     machine::replayable,
-    fault::Misuse,
     round::{Codec, Decline, NodeEffect, NodeInput, NodeRound, Receipt, Task, Terms, TrainTerms},
     run::{Created, Effect, EvaluationRecord, Input, Run},
-    spec::{PrivacyUnit, SecureAggregationMode, Spec},
+    spec::{SecureAggregationMode, Spec},
     view::{RoundView, RunView},
 };
 
@@ -92,10 +91,6 @@ impl World {
         }
         // What is asked for here is a trained model; what is scored is what was given.
         spec.release.auto = false;
-        if spec.privacy.unit == PrivacyUnit::Entity {
-            let why = "entities cannot be told apart in a simulation; write unit = \"example\"".to_owned();
-            return Err(Fault::from(Misuse::Setting { key: "privacy.unit".into(), why }).into());
-        }
         // Masks cancel to the bit: the sum is the same without them.
         let shown = spec.privacy_line();
         spec.secure_aggregation.mode = SecureAggregationMode::Off;

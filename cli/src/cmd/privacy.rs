@@ -21,12 +21,16 @@ use crate::{
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// What the Gaussian mechanism costs: epsilon of so many rounds at this noise.
-    #[command(after_help = "Examples:\n  sapwood privacy epsilon --noise-multiplier 1.1 --sampling-rate 0.01 --rounds 1000 --delta 1e-5\n  \
-        sapwood privacy epsilon --noise-multiplier 5 --rounds 20 --delta 1e-6 --accountant zcdp --json")]
+    #[command(
+        after_help = "Examples:\n  sapwood privacy epsilon --noise-multiplier 1.1 --sampling-rate 0.01 --rounds 1000 --delta 1e-5\n  \
+        sapwood privacy epsilon --noise-multiplier 5 --rounds 20 --delta 1e-6 --accountant zcdp --json"
+    )]
     Epsilon(EpsilonArgs),
     /// The parameters that keep a budget, and an honest forecast of what the noise does to learning.
-    #[command(after_help = "Example:\n  sapwood privacy plan --cohort 100 --dropout 0.1 --corruption 0.05 --epsilon 8 --delta 1e-6 \\\n    \
-        --rounds 100 --dimension 100000 --unit node --clip 1")]
+    #[command(
+        after_help = "Example:\n  sapwood privacy plan --cohort 100 --dropout 0.1 --corruption 0.05 --epsilon 8 --delta 1e-6 \\\n    \
+        --rounds 100 --dimension 100000 --unit node --clip 1"
+    )]
     Plan(PlanArgs),
     /// What the coordinator's ledgers have spent.
     #[command(after_help = "Example:\n  sapwood privacy ledger --coordinator 127.0.0.1:7443 --credentials farm/operator")]

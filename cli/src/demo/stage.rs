@@ -44,6 +44,11 @@ impl Stage {
         let listen = "127.0.0.1:0".parse().or_fail(Exit::Internal)?;
         let options = FoundOptions::local("demo".parse()?, listen);
         let deployment = found(&folder.join("farm"), &options, clock::now()).or_fail(Exit::Internal)?;
+        // Room for the one run of the demo, whatever epsilon it is asked for.
+        let config = fs::read_to_string(deployment.config()).or_fail(Exit::Internal)?;
+        let (founded, _) = config.split_once("[budgets.").unwrap_or((&config, ""));
+        let budgeted = format!("{founded}{}", setting.budgets("budgets"));
+        write(&deployment.config(), budgeted.as_bytes())?;
         let stage = Self {
             folder: folder.to_owned(),
             deployment,
@@ -77,10 +82,11 @@ impl Stage {
             "name = {name:?}\ncoordinator = \"{coordinator}\"\ntrust = {:?}\nstate_dir = \"state\"\n\n\
              [enrollment]\ntoken_file = \"token\"\n\n[data]\nsource = \"data\"\n\n[train]\nthreads = 1\n\n\
              [serve]\nprobe = \"200ms\"\ntrial = \"1s\"\nreserve = \"1 MiB\"\n\n[runtime]\nlibrary = {:?}\n\n\
-             [policy]\nallow_clear = {clear}\nallow_no_noise = {no_noise}\nallow_central = {clear}\n",
+             [policy]\nallow_clear = {clear}\nallow_no_noise = {no_noise}\nallow_central = {clear}\n\n{budgets}",
             self.deployment.trust(),
             self.library,
             clear = !self.setting.secure,
+            budgets = self.setting.budgets("policy.budgets"),
             no_noise = self.setting.unit == PrivacyUnit::None,
         );
         let config = folder.join("node.toml");
@@ -130,6 +136,14 @@ impl Setting {
         }
     }
 
+    /// A budget for one run, as a section of a configuration.
+    fn budgets(&self, section: &str) -> String {
+        if self.unit == PrivacyUnit::None {
+            return String::new();
+        }
+        format!("[{section}.{}]\nepsilon = {:?}\ndelta = 1e-4\n", self.unit, 1.25 * self.epsilon)
+    }
+
     fn model(&self) -> Model {
         match self.unit {
             PrivacyUnit::None => zoo::cnn([1, 8, 8], 10, SEED),
@@ -148,11 +162,8 @@ impl Setting {
     /// The text of run.toml.
     fn spec(&self) -> String {
         let Self { nodes, rounds, epsilon, .. } = *self;
-        let (mode, seen) = if self.secure {
-            ("on", "the coordinator sees sums only")
-        } else {
-            ("off", "the coordinator sees each update in clear")
-        };
+        let (mode, seen) =
+            if self.secure { ("on", "the coordinator sees sums only") } else { ("off", "the coordinator sees each update in clear") };
         let (about, train, privacy) = match self.unit {
             PrivacyUnit::None => (
                 "pixels 0..16 to 0..1",

@@ -21,8 +21,8 @@ use sapwood_failpoint::Killed;
 use sapwood_protocol::{
     Fault, ReleaseId, RunId, Secrets, Timestamp,
     fault::{Lack, Misuse},
-    release::{ReleaseRef, manifest::RolloutPolicy, view::ReleaseView},
     ledger,
+    release::{ReleaseRef, manifest::RolloutPolicy, view::ReleaseView},
     rollout::{self, Rollout},
     run::{self, Run},
     spec::PrivacyUnit,
@@ -371,9 +371,10 @@ impl State {
 
     /// Reservations of runs that are over, or that never came to be.
     fn settle_ended(&self) {
-        let state = self.clone();
+        // As it is before anybody can submit: a run that reserves now is not there yet.
+        let (state, open) = (self.clone(), self.ledgers().open_runs());
         self.life().spawn(async move {
-            for (unit, run) in state.0.shop.ledgers.open_runs() {
+            for (unit, run) in open {
                 match state.store().stream(&StreamName::run(&run)).await {
                     Ok(Some(row)) if row.live => {}
                     Ok(_) => state.settle(unit, run).await,

@@ -91,6 +91,13 @@ fn gone() -> Fault {
     Lack::Resource { what: "the coordinator", why: "it is about to stop or to start again; try again soon".into() }.into()
 }
 
+/// Nobody else is waited for in this stage. The run hears of it even if whoever was heard last hangs up now.
+async fn complete(run: &RunHandle, session: SessionId, stage: Stage) {
+    let address = run.address.clone();
+    let told = tokio::spawn(failpoint::inherit(async move { address.tell(Input::StageComplete { session, stage }).await }));
+    let _ = told.await;
+}
+
 /// Comes back when the attempt of this session is over.
 async fn over(run: &RunHandle, session: SessionId) {
     let gone = |run: &Arc<Run>| run.terms().is_none_or(|terms| terms.session != session);
@@ -196,13 +203,13 @@ impl State {
         if !message.is_empty() {
             let taken = run.secure.with(session, |secure| secure.receive(node, message)).ok_or(Expiry::Session)?;
             match taken {
-                Ok(true) => run.address.tell(Input::StageComplete { session, stage }).await,
+                Ok(true) => complete(&run, session, stage).await,
                 Ok(false) => {}
                 Err(fault) => {
                     // One that broke its word is not waited for.
-                    let complete = run.secure.with(session, |secure| (secure.is_complete(), secure.stage()));
-                    if let Some((true, stage)) = complete {
-                        run.address.tell(Input::StageComplete { session, stage }).await;
+                    let at_hand = run.secure.with(session, |secure| (secure.is_complete(), secure.stage()));
+                    if let Some((true, stage)) = at_hand {
+                        complete(&run, session, stage).await;
                     }
                     return Err(fault);
                 }
@@ -213,9 +220,8 @@ impl State {
         }
         // The stage ends when that is durable, not before.
         let mut states = run.states.clone();
-        let ended = |run: &Arc<Run>| {
-            run.terms().is_none_or(|terms| terms.session != session) || run.stage().is_none_or(|at_hand| at_hand > stage)
-        };
+        let ended =
+            |run: &Arc<Run>| run.terms().is_none_or(|terms| terms.session != session) || run.stage().is_none_or(|at_hand| at_hand > stage);
         let next = states.wait_for(ended).await.map_err(|_| gone())?.stage();
         let next = next.filter(|next| Some(*next) == stage.next()).ok_or(Expiry::Session)?;
         let said = run.secure.with(session, |secure| secure.message_for(node, next)).ok_or(Expiry::Session)?;

@@ -445,8 +445,12 @@ impl Hands<Run> for RunHands {
     }
 
     fn index(&self, machine: &Run, events: &[Event]) -> Index {
-        let listed =
-            |event: &Event| !matches!(event, Event::UpdateAccepted { .. } | Event::NodeDropped { .. } | Event::CollectionClosed { .. } | Event::StageClosed { .. });
+        let listed = |event: &Event| {
+            !matches!(
+                event,
+                Event::UpdateAccepted { .. } | Event::NodeDropped { .. } | Event::CollectionClosed { .. } | Event::StageClosed { .. }
+            )
+        };
         let summary = events.iter().any(listed).then(|| {
             let mut summary = Summary::of(machine);
             // Lists do not need the whole history, and each commit would write it again.

@@ -153,7 +153,8 @@ impl Node for NodeService {
         let caller = self.member(&request)?;
         let message = request.into_inner();
         let said = async {
-            let stage = Stage::from_number(message.stage).ok_or_else(|| Misbehaviour::Malformed { what: "stage", why: "there is none of this number".into() })?;
+            let stage = Stage::from_number(message.stage)
+                .ok_or_else(|| Misbehaviour::Malformed { what: "stage", why: "there is none of this number".into() })?;
             let (run, session) = (message.run.parse()?, convert::session(&message.session)?);
             self.state.exchange(&caller.node, &run, session, stage, &message.message).await
         };

@@ -9,9 +9,9 @@ mod budget;
 mod data;
 mod job;
 mod random;
-mod units;
 #[cfg(test)]
 pub(crate) mod tests;
+mod units;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -52,7 +52,14 @@ impl Codec {
     ///
     /// # Errors
     /// A sum that is not of these terms, or that gives a model that is not finite: `parameters` are spoiled then.
-    pub fn add_to(&self, terms: &Terms, sum: &Accumulator, parameters: &mut [f32], server_lr: f64, noise: impl FnOnce() -> NoiseSeed) -> Result<Totals, Fault> {
+    pub fn add_to(
+        &self,
+        terms: &Terms,
+        sum: &Accumulator,
+        parameters: &mut [f32],
+        server_lr: f64,
+        noise: impl FnOnce() -> NoiseSeed,
+    ) -> Result<Totals, Fault> {
         let refuse = |why: String| Fault::from(Misuse::State { what: "the sum".into(), why });
         match self {
             Self::Exact(encoding) => {

@@ -95,12 +95,19 @@ impl Exchanging {
         if !self.terms.has(&node) {
             return Err(Misbehaviour::NotInCohort { node }.into());
         }
-        // Once its input is in the sum it stays there.
-        if self.dropped.contains_key(&node) || self.updates.contains_key(&node) {
+        if self.dropped.contains_key(&node) {
             return Ok(Decision::nothing());
         }
+        // Once its input is in the sum it stays there; only its messages are not waited for.
+        if self.updates.contains_key(&node) {
+            return Ok(Decision::nothing().effect(Effect::Gone { node, session }));
+        }
+        let left = self.members.iter().filter(|member| !self.dropped.contains_key(*member) && **member != node).count();
         let event = Event::NodeDropped { node: node.clone(), reason: DropReason::Declined { reason } };
-        Ok(Decision::nothing().event(event).effect(Effect::Gone { node, session }))
+        let decision = Decision::nothing().event(event).effect(Effect::Gone { node, session });
+        // Too few can answer: to wait for them would only cost time.
+        let hopeless = left < self.terms.minimum as usize;
+        Ok(if hopeless { decision.effect(Effect::CloseStage { session, stage: self.stage }) } else { decision })
     }
 
     /// Time has passed.
@@ -122,7 +129,9 @@ impl Exchanging {
             Stage::Keys => Stage::Shares,
             Stage::Shares | Stage::Inputs => return Next::Collecting(Collecting { attempts, terms, members, updates, dropped, deadline }),
             Stage::Consistency => Stage::Unmasking,
-            Stage::Unmasking => return Next::Committing(Self { attempts, terms, stage: Stage::Unmasking, members, updates, dropped, deadline }),
+            Stage::Unmasking => {
+                return Next::Committing(Self { attempts, terms, stage: Stage::Unmasking, members, updates, dropped, deadline });
+            }
         };
         Next::Exchanging(Self { attempts, terms, stage, members, updates, dropped, deadline })
     }
@@ -144,7 +153,12 @@ pub(crate) enum Next {
 }
 
 /// Events for those who are left behind when a stage ends with `members`, and word to them.
-pub(crate) fn left_behind(terms: &Terms, dropped: &BTreeMap<NodeId, DropReason>, members: &[NodeId], reason: &DropReason) -> Decision<Event, Effect> {
+pub(crate) fn left_behind(
+    terms: &Terms,
+    dropped: &BTreeMap<NodeId, DropReason>,
+    members: &[NodeId],
+    reason: &DropReason,
+) -> Decision<Event, Effect> {
     let mut decision = Decision::nothing();
     for node in &terms.cohort {
         if members.binary_search(node).is_err() && !dropped.contains_key(node) {

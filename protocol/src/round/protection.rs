@@ -59,8 +59,9 @@ impl SecureTerms {
     pub fn plan(&self, n: u32, minimum: u32) -> Result<secagg::Plan, Fault> {
         let dropout = self.rate("secure_aggregation.dropout", self.dropout_ppm)?;
         let corruption = self.rate("secure_aggregation.corruption", self.corruption_ppm)?;
-        secagg::Plan::new(n, dropout, corruption, self.profile(), minimum)
-            .map_err(|fault| setting("secure_aggregation", &format!("{fault}; or write mode = \"off\" and let the coordinator see each update")))
+        secagg::Plan::new(n, dropout, corruption, self.profile(), minimum).map_err(|fault| {
+            setting("secure_aggregation", &format!("{fault}; or write mode = \"off\" and let the coordinator see each update"))
+        })
     }
 
     pub(super) fn rate(&self, key: &str, ppm: u32) -> Result<secagg::Rate, Fault> {
@@ -165,7 +166,8 @@ pub fn request(spec: &Spec, dimension: u64) -> Result<Request, Fault> {
     if weighting != Weighting::Uniform {
         coordinates.push(Coordinate { statistic: Statistic::Weight, share: 1.0 });
     }
-    let bits = spec.secure_aggregation.bits.map(Bits::new).transpose().map_err(|fault| setting("secure_aggregation.bits", &fault.to_string()))?;
+    let bits =
+        spec.secure_aggregation.bits.map(Bits::new).transpose().map_err(|fault| setting("secure_aggregation.bits", &fault.to_string()))?;
     Ok(Request {
         unit,
         trust: trust(privacy.mechanism),

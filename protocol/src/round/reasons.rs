@@ -94,7 +94,7 @@ pub enum AbortReason {
     #[error("the coordinator restarted")]
     CoordinatorRestarted,
     /// The secure sum cannot be finished. Nothing of it was revealed.
-    #[error("the secure sum was given up in {stage}: {why}")]
+    #[error("the sum was given up in {stage}: {why}")]
     SecureSum {
         /// In which stage.
         stage: String,

@@ -10,6 +10,7 @@ use sapwood_privacy::{
 
 use super::{Stage, Terms};
 use crate::{
+    digest::Digest,
     fault::{Expiry, Fault, Lack, Misbehaviour},
     ids::{NodeId, SessionId},
 };
@@ -28,6 +29,17 @@ pub struct SecureSession {
     /// Who will not be heard any more.
     gone: BTreeSet<u32>,
     heard: u32,
+    /// Digests of all messages that were taken, so that one which is sent again after its stage is known.
+    taken: BTreeSet<(u32, Digest)>,
+}
+
+/// A node says that a share from another one could not be decrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Who says so.
+    pub by: NodeId,
+    /// Whose share it was.
+    pub of: NodeId,
 }
 
 impl SecureSession {
@@ -40,10 +52,21 @@ impl SecureSession {
         let unknown = |node: &NodeId| Lack::Resource { what: "the membership of a node", why: format!("{node} has gone") };
         let participants = terms.cohort.iter().map(|node| member(node).ok_or_else(|| unknown(node)));
         let participants = participants.collect::<Result<Vec<_>, _>>()?;
-        let server = Server::new(agreed, participants).map_err(|fault| super::protection::setting("secure_aggregation", &fault.to_string()))?;
+        let server =
+            Server::new(agreed, participants).map_err(|fault| super::protection::setting("secure_aggregation", &fault.to_string()))?;
         let awaited = server.expected().into_iter().collect();
         let (session, cohort, size) = (terms.session, terms.cohort.clone(), terms.size);
-        Ok(Some(Self { server, session, cohort, size, stage: Stage::Keys, awaited, gone: BTreeSet::new(), heard: 0 }))
+        Ok(Some(Self {
+            server,
+            session,
+            cohort,
+            size,
+            stage: Stage::Keys,
+            awaited,
+            gone: BTreeSet::new(),
+            heard: 0,
+            taken: BTreeSet::new(),
+        }))
     }
 
     /// Of which attempt.
@@ -61,12 +84,19 @@ impl SecureSession {
         if self.stage == Stage::Keys && self.heard >= self.size && self.awaited.contains(&index) {
             return Err(Expiry::Dropped { node: node.clone() }.into());
         }
+        let digest = Digest::of(bytes);
+        if self.taken.contains(&(index, digest)) {
+            // The line broke before it was answered.
+            return Ok(self.is_complete());
+        }
         let taken = self.server.receive(index, bytes);
-        if let Err(secagg::Fault::Contradiction { .. }) = &taken {
-            // It has restarted, and what it promised before it cannot keep.
+        if let Err(secagg::Fault::Contradiction { .. } | secagg::Fault::OutOfTurn { .. }) = &taken {
+            // It has restarted: what it promised before it cannot keep, and nobody waits for it.
             self.gone.insert(index);
+            self.awaited.remove(&index);
         }
         taken.map_err(|fault| refusal(node, fault))?;
+        self.taken.insert((index, digest));
         self.heard += u32::from(self.awaited.remove(&index));
         Ok(self.is_complete())
     }
@@ -138,7 +168,7 @@ impl SecureSession {
     ///
     /// # Errors
     /// In words, who is to blame if that is known.
-    pub fn open(&mut self, threads: usize) -> Result<Accumulator, String> {
+    pub fn open(&mut self, threads: usize) -> Result<(Accumulator, Vec<Complaint>), String> {
         let opened = self.server.open(threads).map_err(|fault| match fault {
             secagg::Fault::BadDealer { owner } => match self.server.index_of(owner).and_then(|index| self.cohort.get(index as usize)) {
                 Some(node) => format!("node {node}: {fault}"),
@@ -146,7 +176,9 @@ impl SecureSession {
             },
             fault => fault.to_string(),
         })?;
-        Ok(opened.accumulator)
+        let name = |index: u32| self.cohort.get(index as usize).cloned();
+        let complaints = opened.complaints.iter().filter_map(|(by, of)| Some(Complaint { by: name(*by)?, of: name(*of)? })).collect();
+        Ok((opened.accumulator, complaints))
     }
 
     fn index(&self, node: &NodeId) -> Result<u32, Fault> {

@@ -102,8 +102,8 @@ impl Run {
     /// The promise that what was charged so far amounts to; none without a budget.
     pub fn statement(&self) -> Option<Statement> {
         let rho = |units| Rho::from_trillionths(units).get();
-        let Cost { coordinator, outsider } = self.spent();
-        self.plan()?.statement_of(rho(coordinator), rho(outsider)).ok()
+        let (Cost { coordinator, outsider }, sums) = self.spent();
+        self.plan()?.statement_of(rho(coordinator), rho(outsider), sums).ok()
     }
 
     /// The release, once there is one.

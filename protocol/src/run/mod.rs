@@ -50,8 +50,7 @@ use crate::{
     fault::{Expiry, Fault, Misuse},
     machine::{Cx, Decision, Machine},
     round::{
-        self,
-        AbortReason, DropReason, EncodingTerms, NoiseTerms, Stage, Terms, Totals,
+        self, AbortReason, DropReason, EncodingTerms, NoiseTerms, Stage, Terms, Totals,
         attempts::Attempts,
         collecting::{Collecting, Course},
         committing::Committing,
@@ -69,8 +68,9 @@ pub struct Run {
     created: Box<Created>,
     /// What its budget comes to; none without one.
     plan: Option<Box<(Plan, NoiseTerms)>>,
-    /// What its sums were charged.
+    /// What its sums were charged, and how many those were.
     spent: Cost,
+    sums: u32,
     phase: Phase,
     /// The global parameters.
     params: Digest,
@@ -122,7 +122,7 @@ impl Run {
         };
         let params = created.params;
         let (rounds, unscored) = (Vec::new(), BTreeMap::new());
-        Ok(Self { created: Box::new(created), plan, spent: Cost::default(), phase: Phase::Created, params, rounds, unscored })
+        Ok(Self { created: Box::new(created), plan, spent: Cost::default(), sums: 0, phase: Phase::Created, params, rounds, unscored })
     }
 
     /// The run that these events tell of.
@@ -157,9 +157,9 @@ impl Run {
         self.plan.as_ref().map(|plan| &plan.0)
     }
 
-    /// What its sums were charged so far.
-    pub fn spent(&self) -> Cost {
-        self.spent
+    /// What its sums were charged so far, and how many those were.
+    pub fn spent(&self) -> (Cost, u32) {
+        (self.spent, self.sums)
     }
 
     /// The terms of the open attempt.
@@ -428,9 +428,11 @@ impl Machine for Run {
                 _ => Ok(Decision::nothing()),
             },
             Input::StageClosed { session, stage, members } => self.stage_closed(cx, session, stage, members),
-            Input::StageFailed { session, why } => match (self.terms(), self.stage()) {
-                (Some(terms), Some(stage)) if terms.session == session => {
-                    Ok(self.abort(cx, Decision::nothing(), AbortReason::SecureSum { stage: stage.word().into(), why }))
+            Input::StageFailed { session, why } => match self.terms() {
+                Some(terms) if terms.session == session => {
+                    // In clear only the charge can fail.
+                    let stage = self.stage().map_or("the privacy ledger's charge", Stage::word).into();
+                    Ok(self.abort(cx, Decision::nothing(), AbortReason::SecureSum { stage, why }))
                 }
                 _ => Err(Expiry::Session.into()),
             },
@@ -493,7 +495,10 @@ impl Machine for Run {
                     record.evaluation = Some(*evaluation);
                 }
             }
-            Event::Charged { cost, .. } => self.spent = self.spent.plus(*cost),
+            Event::Charged { cost, .. } => {
+                self.spent = self.spent.plus(*cost);
+                self.sums += 1;
+            }
             Event::Stopped { .. } | Event::Failed { .. } => self.unscored.clear(),
             _ => {}
         }

@@ -61,7 +61,11 @@ impl Spec {
             return Err(setting("cohort.over_selection", format!("{} is not a share from 0 to 10", cohort.over_selection)));
         }
         positive("privacy.clip", self.privacy.clip)?;
-        if self.is_private() { self.check_privacy()? } else { EncodingTerms::of(self).encoding().map(|_| ())? }
+        if self.is_private() {
+            self.check_privacy()?
+        } else {
+            EncodingTerms::of(self).encoding().map(|_| ())?
+        }
         self.check_aggregation()
     }
 
@@ -93,7 +97,8 @@ impl Spec {
         }
         let least = self.survivors();
         if self.cohort.minimum != least {
-            let why = format!("under a privacy budget it is {least}, by secure_aggregation.dropout: the noise is made for it; leave it out");
+            let why =
+                format!("under a privacy budget it is {least}, by secure_aggregation.dropout: the noise is made for it; leave it out");
             return Err(setting("cohort.minimum", why));
         }
         if privacy.unit == PrivacyUnit::Node {
@@ -107,14 +112,18 @@ impl Spec {
             );
             return Err(setting("privacy.expected_units", why));
         }
-        match (privacy.unit, &privacy.entity_key) {
-            (PrivacyUnit::Entity, None) => return Err(setting("privacy.entity_key", "missing; name the column that tells entities apart")),
-            (PrivacyUnit::Example, Some(_)) => return Err(setting("privacy.entity_key", "it needs privacy.unit = \"entity\"")),
-            _ => {}
+        if privacy.unit == PrivacyUnit::Entity {
+            let why = "the data sets of this version have no column that tells entities apart; write unit = \"example\", where a customer \
+                       with several rows is protected row by row only, or unit = \"node\"";
+            return Err(setting("privacy.unit", why));
+        }
+        if privacy.entity_key.is_some() {
+            return Err(setting("privacy.entity_key", "it needs privacy.unit = \"entity\""));
         }
         // One step a round on all examples (DP-FedSGD): what else is set would be ignored.
         if train.optimizer != OptimizerKind::Sgd || train.momentum != 0.0 || train.weight_decay != 0.0 {
-            let why = format!("under the unit {} a round is one step of plain SGD; leave optimizer, momentum and weight_decay out", privacy.unit);
+            let why =
+                format!("under the unit {} a round is one step of plain SGD; leave optimizer, momentum and weight_decay out", privacy.unit);
             return Err(setting("train.optimizer", why));
         }
         if train.local_epochs != 1 {

@@ -210,7 +210,7 @@ pub struct PrivacySpec {
     pub mechanism: NoiseMechanism,
     /// Under the units entity and example: how many units a cohort has together, about. Public; sums are divided by it.
     pub expected_units: Option<f64>,
-    /// Under the units entity and example: more units of one node are left out.
+    /// Under the units entity and example: a node that holds more declines.
     pub units_per_node: u32,
     /// Under the unit entity: the column whose values tell entities apart.
     pub entity_key: Option<String>,

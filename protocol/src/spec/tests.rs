@@ -66,7 +66,7 @@ fn a_budget_within_nodes_is_one_step_a_round() {
         assert!(refused.starts_with(key), "{refused}");
     }
     for (privacy, key) in [
-        ("unit = \"entity\"\nexpected_units = 10", "privacy.entity_key"),
+        ("unit = \"entity\"\nexpected_units = 10\nentity_key = \"customer\"", "privacy.unit"),
         ("entity_key = \"customer\"\nexpected_units = 10", "privacy.entity_key"),
         ("epsilon = 0.0\nexpected_units = 10", "privacy.epsilon"),
         ("delta = 1.0\nexpected_units = 10", "privacy.delta"),

@@ -24,8 +24,7 @@ pub(super) async fn submit(args: SubmitArgs, json: bool) -> Result<Answer, Failu
     if args.watch {
         return remote::watch(One { run: run.run.to_string(), operator: args.operator }, json).await;
     }
-    let text =
-        format!("{} submitted: {} rounds\n{}\nfollow it with: sapwood run watch {}", run.run, run.of_rounds, privacy(&run), run.run);
+    let text = format!("{} submitted: {} rounds\n{}\nfollow it with: sapwood run watch {}", run.run, run.of_rounds, privacy(&run), run.run);
     Ok(Answer::new(json!(run), text))
 }
 

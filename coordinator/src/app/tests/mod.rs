@@ -75,7 +75,16 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let model = Objects::open(folder.path()).unwrap().put(&zoo::mlp(4, &[3], 2, 1).encode()).unwrap();
-        Self { folder, store: MemoryStore::default(), clock: TokioClock::showing(testing::NOW), model, spec: RUN.into(), cramped: 0, budgets: Budgets::default(), restored: false }
+        Self {
+            folder,
+            store: MemoryStore::default(),
+            clock: TokioClock::showing(testing::NOW),
+            model,
+            spec: RUN.into(),
+            cramped: 0,
+            budgets: Budgets::default(),
+            restored: false,
+        }
     }
 
     async fn start(&self) -> Result<State, CoordinatorError> {
