@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use sapwood_failpoint::Killed;
@@ -18,6 +19,9 @@ use crate::{
     drive::{Actor, Address, Context, ledger::LedgerHands},
     store::{StoreError, StreamName},
 };
+
+/// So long it may take until it is known that a test has killed this process.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the operator allows, by unit.
 pub type Budgets = BTreeMap<PrivacyUnit, BudgetTerms>;
@@ -102,7 +106,11 @@ impl Ledgers {
             for input in restore.into_iter().chain(budget.map(|budget| Input::Rebudget { budget })) {
                 // Nobody may charge a ledger that is not what it should be.
                 if let Err(fault) = handle.address.ask(input).await {
-                    return Ok(Err(StoreError::Corrupt { what: format!("ledger/{unit}"), why: fault.to_string() }));
+                    return tokio::select! {
+                        biased;
+                        killed = cx.life.killed() => Err(killed),
+                        () = tokio::time::sleep(PAUSE) => Ok(Err(StoreError::Corrupt { what: format!("ledger/{unit}"), why: fault.to_string() })),
+                    };
                 }
             }
         }

@@ -200,6 +200,11 @@ impl State {
         if !live {
             return Err(Expiry::Session.into());
         }
+        // Found by a test: tasks leave before the session is made, and a fast node was told that it came too late.
+        tokio::select! {
+            () = run.secure.opened(session) => {}
+            () = over(&run, session) => return Err(Expiry::Session.into()),
+        }
         if !message.is_empty() {
             let taken = run.secure.with(session, |secure| secure.receive(node, message)).ok_or(Expiry::Session)?;
             match taken {

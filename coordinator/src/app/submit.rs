@@ -72,8 +72,10 @@ impl State {
         let unit = created.spec.privacy.unit;
         if unit != PrivacyUnit::None {
             let plan = round::plan(&created.spec, length)?;
-            let total = Rho::cost(plan.rho_run).map_err(|fault| Misuse::Setting { key: "privacy".into(), why: fault.to_string() })?;
-            let reserve = ledger::Input::Reserve { run: run.clone(), total: total.trillionths() };
+            // Found by a test: costs are rounded up one by one, so the sum of the rounds' is more than the run's rounded up once.
+            let round = Rho::cost(plan.rho_round).map_err(|fault| Misuse::Setting { key: "privacy".into(), why: fault.to_string() })?;
+            let total = round.trillionths().saturating_mul(u64::from(plan.rounds));
+            let reserve = ledger::Input::Reserve { run: run.clone(), total };
             self.ledgers().ask(unit, reserve).await?;
         }
         let submitted = (!submission.token.is_empty()).then_some(Submitted { token: submission.token, request, stream });

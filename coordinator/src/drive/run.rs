@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -133,19 +133,35 @@ impl Drop for Holding {
 
 /// The secure sum of the open attempt. Those who take messages in share it with the driver.
 #[derive(Clone, Default)]
-pub struct Secure(Arc<Mutex<Option<SecureSession>>>);
+pub struct Secure(Arc<Slot>);
+
+#[derive(Default)]
+struct Slot {
+    session: Mutex<Option<SecureSession>>,
+    /// The attempt whose session was put here last.
+    opened: watch::Sender<Option<SessionId>>,
+}
 
 impl Secure {
     /// Runs `body` on the session, if it is of this attempt.
     pub(crate) fn with<T>(&self, session: SessionId, body: impl FnOnce(&mut SecureSession) -> T) -> Option<T> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.as_mut().filter(|secure| secure.session() == session).map(body)
+        self.slot().as_mut().filter(|secure| secure.session() == session).map(body)
+    }
+    /// Waits until there is a session of this attempt: a node may answer its task before there is.
+    pub(crate) async fn opened(&self, session: SessionId) {
+        // Never an error: the sender is here.
+        let _ = self.0.opened.subscribe().wait_for(|opened| *opened == Some(session)).await;
+    }
+    fn slot(&self) -> MutexGuard<'_, Option<SecureSession>> {
+        self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn put(&self, session: Option<SecureSession>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = session;
+        let opened = session.as_ref().map(SecureSession::session);
+        *self.slot() = session;
+        self.0.opened.send_replace(opened);
     }
     fn take(&self, session: SessionId) -> Option<SecureSession> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take_if(|secure| secure.session() == session)
+        self.slot().take_if(|secure| secure.session() == session)
     }
 }
 

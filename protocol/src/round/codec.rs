@@ -81,8 +81,7 @@ impl Codec {
                         return Err(refuse("a parameter is not finite any more".into()));
                     }
                 }
-                let reports = asked.map_or(&[][..], |noise| &noise.reports);
-                Ok(Totals::noised(release.survivors, reports, &release.statistics))
+                Ok(Totals::noised(release.survivors, asked, &release.statistics))
             }
         }
     }
@@ -90,8 +89,12 @@ impl Codec {
 
 impl Totals {
     /// What a noised sum tells: estimates, and nothing exact but the number of nodes.
-    fn noised(nodes: u32, reports: &[Report], statistics: &[f64]) -> Self {
+    fn noised(nodes: u32, terms: Option<&NoiseTerms>, statistics: &[f64]) -> Self {
+        let reports = terms.map_or(&[][..], |noise| &noise.reports);
         let of = |wanted: Report| reports.iter().position(|report| *report == wanted).and_then(|at| statistics.get(at)).copied();
-        Self { nodes, weight: f64::from(nodes), examples: None, loss: of(Report::Loss), accuracy: of(Report::Accuracy), clipped: None }
+        // Behind the reports, in the order in which the mechanism was made.
+        let within_clip = terms.and_then(|noise| noise.clip_quantile).and_then(|_| statistics.get(reports.len())).copied();
+        let weight = f64::from(nodes);
+        Self { nodes, weight, examples: None, loss: of(Report::Loss), accuracy: of(Report::Accuracy), within_clip, clipped: None }
     }
 }

@@ -141,6 +141,7 @@ mod totals;
 pub use codec::Codec;
 pub use exchanging::Stage;
 pub use node::{NodeEffect, NodeEvent, NodeInput, NodeRound, Receipt};
+pub(crate) use protection::adaptive;
 pub use protection::{NoiseTerms, Report, SecureTerms, plan, request, spare_rounds, unit};
 pub use reasons::{AbortReason, Decline, DropReason};
 pub use session::{Complaint, SecureSession};

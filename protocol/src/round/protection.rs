@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sapwood_privacy::{
     Bits, Weighting,
-    dp::{Coordinate, Mechanism, Parameters, Plan, Request, Statistic, Trust, Unit},
+    dp::{AdaptiveClip, Coordinate, Mechanism, Parameters, Plan, Request, Statistic, Trust, Unit},
     secagg,
 };
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ use crate::{
 
 /// What a statistic may add to the norm of a unit's vector: 0.1 costs half a percent of noise.
 const SHARE: f64 = 0.1;
+/// How fast the clip norm follows, as in the paper, and how far from the first one.
+const CLIP_RATE: f64 = 0.2;
+const CLIP_RANGE: f64 = 100.0;
 /// Losses above this count as this.
 const MOST_LOSS: f64 = 4.0;
 
@@ -105,6 +108,9 @@ pub struct NoiseTerms {
     pub dimension: u64,
     /// Whether the loss travels behind the update, and whether the share of right answers does.
     pub reports: Vec<Report>,
+    /// The clip norm follows this quantile; none: it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_quantile: Option<f64>,
     /// Weighted by examples up to so many; none: not weighted.
     pub example_cap: Option<u32>,
     /// b.
@@ -162,6 +168,7 @@ pub fn request(spec: &Spec, dimension: u64) -> Result<Request, Fault> {
     let per_unit = unit != Unit::Node;
     let mut coordinates: Vec<Coordinate> =
         reports(spec).into_iter().map(|report| Coordinate { statistic: report.statistic(), share: SHARE }).collect();
+    coordinates.extend(spec.privacy.clip_quantile.map(within_clip));
     let weighting = weighting(spec);
     if weighting != Weighting::Uniform {
         coordinates.push(Coordinate { statistic: Statistic::Weight, share: 1.0 });
@@ -198,6 +205,21 @@ pub fn spare_rounds(spec: &Spec) -> u32 {
 /// [`Misuse::Setting`] with what would make it feasible.
 pub fn plan(spec: &Spec, dimension: u64) -> Result<Plan, Fault> {
     Plan::solve(&request(spec, dimension)?).map_err(|fault| setting("privacy", &fault.to_string()))
+}
+
+fn within_clip(quantile: f64) -> Coordinate {
+    Coordinate { statistic: Statistic::WithinClip { quantile }, share: SHARE }
+}
+
+/// How a run's clip norm follows the norms that its units have; none if it stays.
+///
+/// # Errors
+/// [`Misuse::Setting`].
+pub(crate) fn adaptive(spec: &Spec) -> Result<Option<AdaptiveClip>, Fault> {
+    let Some(quantile) = spec.privacy.clip_quantile.filter(|_| spec.is_private()) else { return Ok(None) };
+    let first = spec.privacy.clip;
+    let adaptive = AdaptiveClip::new(quantile, CLIP_RATE, first / CLIP_RANGE, first * CLIP_RANGE);
+    adaptive.map(Some).map_err(|fault| setting("privacy.clip_quantile", &fault.to_string()))
 }
 
 fn reports(spec: &Spec) -> Vec<Report> {
@@ -243,6 +265,7 @@ impl NoiseTerms {
             clip: plan.clip,
             dimension: p.dimension as u64,
             reports: reports(spec),
+            clip_quantile: spec.privacy.clip_quantile,
             example_cap: match p.weighting {
                 Weighting::Uniform => None,
                 Weighting::Examples { cap } => Some(cap),
@@ -267,6 +290,7 @@ impl NoiseTerms {
         let refuse = |why: String| setting("privacy", &why);
         let mut coordinates: Vec<Coordinate> =
             self.reports.iter().map(|report| Coordinate { statistic: report.statistic(), share: SHARE }).collect();
+        coordinates.extend(self.clip_quantile.map(within_clip));
         let weighting = match self.example_cap {
             None => Weighting::Uniform,
             Some(cap) => {
@@ -312,6 +336,7 @@ impl NoiseTerms {
             .f64(self.clip)
             .u64(self.dimension)
             .list(self.reports.iter(), |to, report| to.str(report.word()))
+            .option(self.clip_quantile, Canonical::f64)
             .option(self.example_cap, |to, cap| to.u64(u64::from(cap)))
             .u64(u64::from(self.bits))
             .u64(u64::from(self.nodes))

@@ -16,6 +16,10 @@ pub struct Totals {
     pub loss: Option<f64>,
     /// Share of the examples that the local models got right in their last epoch, noised likewise; none for regression.
     pub accuracy: Option<f64>,
+    /// Mean over the units of 1 - quantile for each within the clip norm, of -quantile for each that was longer; noised. Only where the clip
+    /// norm follows the norms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within_clip: Option<f64>,
     /// Updates that were longer than the clip norm; unknown under a privacy budget.
     pub clipped: Option<u32>,
 }
@@ -28,6 +32,7 @@ impl From<&sapwood_privacy::Totals> for Totals {
             examples: Some(totals.examples),
             loss: Some(totals.loss_mean),
             accuracy: totals.accuracy(),
+            within_clip: None,
             clipped: Some(totals.clipped),
         }
     }

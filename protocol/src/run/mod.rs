@@ -71,6 +71,8 @@ pub struct Run {
     /// What its sums were charged, and how many those were.
     spent: Cost,
     sums: u32,
+    /// The clip norm of the next round.
+    clip: f64,
     phase: Phase,
     /// The global parameters.
     params: Digest,
@@ -115,14 +117,25 @@ impl Run {
             let plan = round::plan(&created.spec, created.length)?;
             let noise = NoiseTerms::of(&created.spec, &plan);
             noise.mechanism()?;
+            round::adaptive(&created.spec)?;
             Some(Box::new((plan, noise)))
         } else {
             EncodingTerms::of(&created.spec).encoding()?;
             None
         };
-        let params = created.params;
+        let (params, clip) = (created.params, created.spec.privacy.clip);
         let (rounds, unscored) = (Vec::new(), BTreeMap::new());
-        Ok(Self { created: Box::new(created), plan, spent: Cost::default(), sums: 0, phase: Phase::Created, params, rounds, unscored })
+        Ok(Self {
+            created: Box::new(created),
+            plan,
+            spent: Cost::default(),
+            sums: 0,
+            clip,
+            phase: Phase::Created,
+            params,
+            rounds,
+            unscored,
+        })
     }
 
     /// The run that these events tell of.
@@ -247,7 +260,8 @@ impl Run {
 
     fn roster(&self, cx: &mut Cx<'_>, roster: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
         let Phase::Selecting(selecting) = &self.phase else { return Ok(Decision::nothing()) };
-        Ok(match selecting.roster(cx, &self.created, self.plan.as_ref().map(|plan| &plan.1), self.params, roster)? {
+        let noise = self.plan.as_ref().map(|plan| NoiseTerms { clip: self.clip, ..plan.1.clone() });
+        Ok(match selecting.roster(cx, &self.created, noise.as_ref(), self.params, roster)? {
             Selection::Wait => Decision::nothing(),
             Selection::Open(verdict) => verdict,
             Selection::Abort(reason) => self.abort(cx, Decision::nothing(), reason),
@@ -475,6 +489,9 @@ impl Machine for Run {
             (phase, Event::AttemptAborted { reason, at }) => aborted(phase, reason, *at),
             (Phase::Committing(committing), Event::RoundCommitted { round, params, totals, at, .. }) => {
                 self.params = *params;
+                if let (Ok(Some(adaptive)), Some(mean)) = (round::adaptive(&self.created.spec), totals.within_clip) {
+                    self.clip = adaptive.next(self.clip, mean);
+                }
                 self.rounds.push(RoundRecord::new(committing, *params, totals.clone(), *at));
                 Phase::Selecting(Selecting::new(Attempts::new(round + 1, *at), *at))
             }

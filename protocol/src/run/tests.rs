@@ -86,7 +86,15 @@ impl Shell {
         self.tell(Input::Declined { node: node(i), session: self.session(), reason })
     }
     fn aggregated(&mut self, nodes: u32) -> Result<Vec<Effect>, Fault> {
-        let totals = Totals { nodes, weight: f64::from(nodes), examples: Some(10), loss: Some(0.5), accuracy: None, clipped: Some(0) };
+        let totals = Totals {
+            nodes,
+            weight: f64::from(nodes),
+            examples: Some(10),
+            loss: Some(0.5),
+            accuracy: None,
+            within_clip: None,
+            clipped: Some(0),
+        };
         self.try_tell(Input::Aggregated { session: self.session(), params: Digest::of(&self.now.millis().to_le_bytes()), totals })
     }
     fn pass(&mut self, seconds: u64) -> Vec<Effect> {

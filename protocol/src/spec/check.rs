@@ -90,6 +90,9 @@ impl Spec {
             return Err(setting("privacy.delta", format!("{} is not between 0 and 1", privacy.delta)));
         }
         within("privacy.units_per_node", privacy.units_per_node, 1, 1 << 20)?;
+        if privacy.clip_quantile.is_some_and(|quantile| !(quantile > 0.0 && quantile < 1.0)) {
+            return Err(setting("privacy.clip_quantile", "it is not between 0 and 1; 0.5 is a good choice"));
+        }
         if privacy.mechanism == NoiseMechanism::Distributed && !self.is_secure() {
             let why = "without secure aggregation each node's share of the noise would have to protect it alone: write mode = \"on\", or \
                        privacy.mechanism = \"central\" to trust the coordinator with each update";

@@ -73,6 +73,7 @@ impl Default for PrivacySpec {
             epsilon: 8.0,
             delta: 1e-5,
             clip: 1.0,
+            clip_quantile: None,
             mechanism: NoiseMechanism::Distributed,
             expected_units: None,
             units_per_node: 1024,

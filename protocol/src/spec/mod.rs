@@ -206,6 +206,9 @@ pub struct PrivacySpec {
     pub delta: f64,
     /// Largest L2 norm of one unit's contribution; without a budget, of a node's update.
     pub clip: f64,
+    /// The clip norm moves toward this quantile of the units' norms, from 0 to 1, which is estimated inside the noised sum (Andrew et al.
+    /// 2021); left out, it stays.
+    pub clip_quantile: Option<f64>,
     /// Who adds the noise.
     pub mechanism: NoiseMechanism,
     /// Under the units entity and example: how many units a cohort has together, about. Public; sums are divided by it.

@@ -99,6 +99,7 @@ fn known() -> Table {
     spec.evaluate.data = text();
     spec.release.calibration = text();
     spec.secure_aggregation.bits = Some(0);
+    spec.privacy.clip_quantile = Some(0.0);
     spec.privacy.expected_units = Some(0.0);
     spec.privacy.entity_key = text();
     spec.privacy.spare_rounds = Some(0);

@@ -71,6 +71,7 @@ fn a_budget_within_nodes_is_one_step_a_round() {
         ("epsilon = 0.0\nexpected_units = 10", "privacy.epsilon"),
         ("delta = 1.0\nexpected_units = 10", "privacy.delta"),
         ("expected_units = 0.5", "privacy.expected_units"),
+        ("clip_quantile = 1.0\nexpected_units = 10", "privacy.clip_quantile"),
     ] {
         let refused = refusal(&file(&format!("[privacy]\n{privacy}\n")));
         assert!(refused.starts_with(key), "{refused}");
