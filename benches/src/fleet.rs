@@ -38,6 +38,8 @@ impl Fleet {
         let deployment = found(&folder.join("farm"), &FoundOptions::local("bench".parse()?, "127.0.0.1:0".parse()?), now)?;
         let authority = Authority::open(&deployment.authority())?;
         let config = deployment.config();
+        let budgets = fs::read_to_string(&config)? + "\n[budgets.node]\nepsilon = 10.0\ndelta = 1e-5\n";
+        fs::write(&config, budgets)?;
         let (coordinator, address) =
             spawn(&binary, &["coordinator", "serve", "--config", text(&config)?], &folder.join("coordinator.log"), "listening")?;
         let mut fleet = Self { binary, deployment, address, coordinator, nodes: Vec::new() };

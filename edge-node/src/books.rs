@@ -78,6 +78,10 @@ impl Books {
     /// # Errors
     /// [`Decline::Policy`] with the rule that forbids it.
     pub(crate) async fn look(&self, terms: &Terms) -> Result<(), Decline> {
+        let refuse = |why: String| Decline::Policy { why };
+        if let Some(agreed) = terms.aggregation().map_err(|fault| refuse(fault.to_string()))? {
+            self.aggregation().check(&agreed).map_err(|fault| refuse(fault.to_string()))?;
+        }
         let ledger = self.ledger.lock().await;
         fresh(self.decide(&ledger, terms)?, terms).map(drop)
     }
@@ -110,7 +114,8 @@ impl Books {
             (false, Protection::None) => terms.minimum.max(self.rules.minimum_cohort),
             _ => terms.minimum,
         };
-        let offer = Offer { model: &model, minimum, masked, protection };
+        let cohort = u32::try_from(terms.cohort.len()).unwrap_or(u32::MAX);
+        let offer = Offer { model: &model, minimum, cohort, masked, protection };
         ledger.decide(&self.policy, terms.session, &offer).map_err(|refusal| refuse(refusal.to_string()))
     }
 }

@@ -23,8 +23,8 @@ use tokio::{
 };
 use tonic::Code;
 
-use self::secure::Member;
 pub(crate) use self::secure::Standing;
+use self::secure::{Member, blocking};
 use crate::{
     books::Books,
     clock,
@@ -254,11 +254,15 @@ impl Rounds {
         if terms.secure.is_some() {
             return self.answer(id, session, async move { member.take_part(run, terms, trained).await });
         }
-        let encoded = match trained.encoded(&terms) {
-            Ok(encoded) => encoded,
-            Err(fault) => return self.decline(id, session, Decline::Diverged { why: fault.to_string() }),
-        };
         self.answer(id, session, async move {
+            let encoded = {
+                let terms = terms.clone();
+                blocking(move || trained.encoded(&terms)).await
+            };
+            let encoded = match encoded {
+                Ok(encoded) => encoded,
+                Err(fault) => return member.link.decline(&run, session, &Decline::Diverged { why: fault.to_string() }).await,
+            };
             if let Err(reason) = member.books.charge(&terms).await {
                 return member.link.decline(&run, session, &reason).await;
             }

@@ -292,7 +292,11 @@ impl World {
                     Codec::Noised(mechanism) => {
                         let mut sum = mechanism.unit_sum();
                         mechanism.add_unit(&mut sum, &update(i, terms.round), &[0.5, 1.0]).unwrap();
-                        let seed = NoiseSeed::draw(|seed| Ok::<(), ()>(self.random.fill(seed))).unwrap();
+                        let seed = NoiseSeed::draw(|seed| {
+                            let _: () = self.random.fill(seed);
+                            Ok::<(), ()>(())
+                        })
+                        .unwrap();
                         mechanism.encode_units(&sum, terms.rotation(), seed).unwrap().lanes().to_vec()
                     }
                 };

@@ -504,7 +504,15 @@ impl State {
                             return Ok(());
                         }
                     }
-                    Ok(_) => return Ok(()),
+                    Ok(_) => {
+                        // It never came to be, or is over: what it reserved is free.
+                        if let Ok(run) = name.name().parse() {
+                            for (unit, _) in state.ledgers().open_runs().into_iter().filter(|(_, open)| *open == run) {
+                                state.settle(unit, run.clone()).await;
+                            }
+                        }
+                        return Ok(());
+                    }
                     Err(error) => tracing::warn!(stream = %name, %error, "it still cannot be read"),
                 }
             }

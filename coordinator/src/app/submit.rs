@@ -8,7 +8,7 @@ use sapwood_protocol::{
     Digest, Fault, RunId,
     fault::{Lack, Misuse},
     ledger, round,
-    run::Created,
+    run::{Created, Run},
     spec::{self, PrivacyUnit, Spec},
     view::RunView,
 };
@@ -71,6 +71,8 @@ impl State {
         // All that the run may ever cost, before it begins; whatever happens behind this line over-counts.
         let unit = created.spec.privacy.unit;
         if unit != PrivacyUnit::None {
+            // What cannot be is refused before anything is reserved.
+            Run::create(created.clone())?;
             let plan = round::plan(&created.spec, length)?;
             // Found by a test: costs are rounded up one by one, so the sum of the rounds' is more than the run's rounded up once.
             let round = Rho::cost(plan.rho_round).map_err(|fault| Misuse::Setting { key: "privacy".into(), why: fault.to_string() })?;

@@ -253,8 +253,7 @@ impl RunHands {
                 self.secure.put(secure);
                 Vec::new()
             }
-            Err(fault @ Fault::Unavailable(_)) => vec![Input::StageFailed { session: terms.session, why: fault.to_string() }],
-            Err(fault) => vec![Input::Broken { why: fault.to_string() }],
+            Err(fault) => vec![Input::StageFailed { session: terms.session, why: fault.to_string() }],
         }
     }
 

@@ -222,14 +222,7 @@ authority = "authority"
 [budgets.example]
 epsilon = 10.0
 delta = 1e-5
-
-[budgets.entity]
-epsilon = 10.0
-delta = 1e-5
-
-[budgets.node]
-epsilon = 10.0
-delta = 1e-5
+# A second unit, [budgets.node], would be a budget of its own: runs under one unit are not counted against the other.
 "#,
         options.population,
         options.listen,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Fault, Plan, Trust, Unit};
+use super::{Fault, Plan, Statistic, Trust, Unit};
 use crate::accountant::zcdp;
 
 /// What no budget of this crate covers, for every unit.
@@ -50,11 +50,13 @@ impl Plan {
 
     fn state(&self, epsilon_coordinator: f64, epsilon_outsider: f64, sums: u32) -> Statement {
         let p = &self.parameters;
+        let adapts = p.coordinates.iter().any(|c| matches!(c.statistic, Statistic::WithinClip { .. }));
         let mechanism = format!(
-            "{}; discrete Gaussian of standard deviation {} grid units a share, L2 clip norm {}, {} sums; accounted as zCDP (Canonne, Kamath, Steinke 2020), no amplification by sampling",
+            "{}; discrete Gaussian of standard deviation {} grid units a share, L2 clip norm {}{}, {} sums; accounted as zCDP (Canonne, Kamath, Steinke 2020), no amplification by sampling",
             p.trust.label(),
             p.sigma,
             self.clip,
+            if adapts { " at first, then by a private quantile of the norms" } else { "" },
             sums,
         );
         let (epsilon_coordinator, assumptions) = match p.trust {

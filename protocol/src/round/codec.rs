@@ -94,7 +94,9 @@ impl Totals {
         let of = |wanted: Report| reports.iter().position(|report| *report == wanted).and_then(|at| statistics.get(at)).copied();
         // Behind the reports, in the order in which the mechanism was made.
         let within_clip = terms.and_then(|noise| noise.clip_quantile).and_then(|_| statistics.get(reports.len())).copied();
-        let weight = f64::from(nodes);
+        // The last one, where nodes are weighted.
+        let weighted = terms.and_then(|noise| noise.example_cap).and_then(|_| statistics.last()).copied();
+        let weight = weighted.unwrap_or(f64::from(nodes));
         Self { nodes, weight, examples: None, loss: of(Report::Loss), accuracy: of(Report::Accuracy), within_clip, clipped: None }
     }
 }

@@ -122,7 +122,8 @@ impl Exchanging {
 
     /// The stage was closed with these.
     pub(crate) fn next(self, members: &[NodeId], at: Timestamp) -> Next {
-        let deadline = at + self.terms.exchange();
+        let within = if self.stage == Stage::Shares { self.terms.upload_within() } else { self.terms.exchange() };
+        let deadline = at + within;
         let Self { attempts, terms, updates, dropped, .. } = self;
         let members = members.to_vec();
         let stage = match self.stage {

@@ -18,6 +18,10 @@ use crate::{
 
 /// What a statistic may add to the norm of a unit's vector: 0.1 costs half a percent of noise.
 const SHARE: f64 = 0.1;
+/// Bytes of one participant in the roll, of one neighbour's keys with its membership, and of the largest message made of them.
+const ROLL_ENTRY: u64 = 64;
+const NEIGHBOUR: u64 = 1024;
+const MOST_MESSAGE: u64 = 1_000_000;
 /// How fast the clip norm follows, as in the paper, and how far from the first one.
 const CLIP_RATE: f64 = 0.2;
 const CLIP_RANGE: f64 = 100.0;
@@ -62,9 +66,16 @@ impl SecureTerms {
     pub fn plan(&self, n: u32, minimum: u32) -> Result<secagg::Plan, Fault> {
         let dropout = self.rate("secure_aggregation.dropout", self.dropout_ppm)?;
         let corruption = self.rate("secure_aggregation.corruption", self.corruption_ppm)?;
-        secagg::Plan::new(n, dropout, corruption, self.profile(), minimum).map_err(|fault| {
+        let plan = secagg::Plan::new(n, dropout, corruption, self.profile(), minimum).map_err(|fault| {
             setting("secure_aggregation", &format!("{fault}; or write mode = \"off\" and let the coordinator see each update"))
-        })
+        })?;
+        // Each node is told the whole roll, and its neighbours' keys with their memberships.
+        let message = u64::from(n) * ROLL_ENTRY + u64::from(plan.degree()) * NEIGHBOUR;
+        if message > MOST_MESSAGE {
+            let why = format!("{n} nodes with {} neighbours each do not fit a message; ask fewer nodes in a round", plan.degree());
+            return Err(setting("cohort.size", &why));
+        }
+        Ok(plan)
     }
 
     pub(super) fn rate(&self, key: &str, ppm: u32) -> Result<secagg::Rate, Fault> {

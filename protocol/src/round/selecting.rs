@@ -53,16 +53,27 @@ impl Selecting {
     ) -> Result<Selection, Fault> {
         let eligible: BTreeSet<NodeId> = roster.into_iter().collect();
         let spec = &created.spec.cohort;
+        // Not every size between the minimum and all that are asked has a threshold that is both private and reliable.
+        let feasible = |n: usize| {
+            let secure = created.spec.is_secure().then(|| SecureTerms::of(&created.spec));
+            secure.map_or(Ok(()), |secure| secure.plan(u32::try_from(n).unwrap_or(u32::MAX), created.spec.cohort.minimum).map(drop))
+        };
         let overdue = cx.now >= self.deadline(created);
         let (target, minimum) = (spec.asked() as usize, spec.minimum as usize);
 
-        if !self.pinned.is_empty() && self.pinned.is_subset(&eligible) {
+        if !self.pinned.is_empty() && self.pinned.is_subset(&eligible) && feasible(self.pinned.len()).is_ok() {
             let cohort = self.pinned.iter().cloned().collect();
             return Ok(Selection::Open(self.open(cx, created, noise, params, cohort)?));
         }
         // Those who have trained for the lost attempt get the time to come back.
         let full = self.pinned.is_empty() && eligible.len() >= target;
         if full || (overdue && eligible.len() >= minimum) {
+            // Of the sizes that there are nodes for, the largest that will do.
+            let sizes = (minimum..=target.min(eligible.len())).rev();
+            let Some(target) = sizes.into_iter().find(|n| feasible(*n).is_ok()) else {
+                let why = feasible(eligible.len().min(target)).err().map(|fault| fault.to_string()).unwrap_or_default();
+                return Ok(Selection::Abort(AbortReason::SecureSum { stage: "selection".into(), why }));
+            };
             let (seed, round) = (created.spec.seed, self.attempts.round);
             let cohort = select::choose(&eligible, seed, round, target, &self.pinned, &self.attempts.unreliable);
             return Ok(Selection::Open(self.open(cx, created, noise, params, cohort)?));

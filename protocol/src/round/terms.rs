@@ -265,7 +265,8 @@ impl Terms {
             None => Codec::Exact(self.encoding.encoding()?),
             Some(noise) => {
                 let mechanism = noise.mechanism()?;
-                if mechanism.parameters().dimension as u64 != self.length || mechanism.parameters().minimum != self.minimum {
+                let p = mechanism.parameters();
+                if p.dimension as u64 != self.length || p.minimum != self.minimum || p.nodes != self.size {
                     return Err(setting("privacy", "the noise is made for another round"));
                 }
                 Codec::Noised(mechanism)
@@ -326,6 +327,13 @@ impl Terms {
     /// How long a step of the secure sum behind key advertisement may take.
     pub fn exchange(&self) -> Duration {
         self.secure.map_or(Duration::ZERO, |secure| secure.exchange)
+    }
+
+    /// How long masked inputs may take: a step's time, and the vector's at a slow line's rate.
+    pub fn upload_within(&self) -> Duration {
+        const BYTES_A_SECOND: usize = 500_000;
+        let bytes = self.update_bytes().unwrap_or(0);
+        self.exchange() + Duration::from_secs((bytes / BYTES_A_SECOND) as u64)
     }
 
     /// D as an index.

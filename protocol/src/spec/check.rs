@@ -62,9 +62,9 @@ impl Spec {
         }
         positive("privacy.clip", self.privacy.clip)?;
         if self.is_private() {
-            self.check_privacy()?
+            self.check_privacy()?;
         } else {
-            EncodingTerms::of(self).encoding().map(|_| ())?
+            EncodingTerms::of(self).encoding().map(|_| ())?;
         }
         self.check_aggregation()
     }

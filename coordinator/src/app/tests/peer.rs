@@ -272,7 +272,11 @@ fn lanes(name: &NodeId, terms: &Terms) -> Vec<u32> {
         Codec::Noised(mechanism) => {
             let mut sum = mechanism.unit_sum();
             mechanism.add_unit(&mut sum, &vec![0.01; terms.dimension()], &[0.5, 1.0]).unwrap();
-            let seed = NoiseSeed::draw(|seed| Ok::<(), ()>(seed.fill(7))).unwrap();
+            let seed = NoiseSeed::draw(|seed| {
+                let _: () = seed.fill(7);
+                Ok::<(), ()>(())
+            })
+            .unwrap();
             mechanism.encode_units(&sum, terms.rotation(), seed).unwrap().lanes().to_vec()
         }
     }
