@@ -43,11 +43,11 @@ async fn each_rule_refuses_by_name() {
     assert!(why(books.look(&clear).await).contains("demands secure aggregation"));
     drop(books);
     for (rules, word) in [
-        (Rules { minimum_cohort: 7, ..Rules::default() }, "demands 7"),
+        (Rules { minimum_cohort: 7, ..Rules::default() }, "minimum cohort"),
         (Rules { most_clip: 0.5, ..Rules::default() }, "clip norm"),
         (Rules { budgets: BTreeMap::new(), ..Rules::default() }, "no budget for the unit"),
         (Rules { models: Some(["sha256:00".to_owned()].into()), ..Rules::default() }, "does not allow the model"),
-        (Rules { corruption: 0.9, ..Rules::default() }, "collude"),
+        (Rules { corruption: 0.9, ..Rules::default() }, "corruption"),
     ] {
         let books = open(dir.path(), &rules).await;
         let refused = why(books.look(&asked(1, true)).await);
