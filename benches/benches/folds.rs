@@ -3,20 +3,22 @@
 //! `cargo bench -p sapwood-benches --bench folds [-- folds=N] [seeds=N] [rounds=N]`
 #![allow(clippy::print_stdout)]
 
-use std::{num::NonZeroUsize, sync::Mutex, thread, time::Instant};
+use std::{num::NonZeroUsize, time::Instant};
 
 use anyhow::{Context, Result, bail};
-use sapwood_benches::{arguments, machine, verdict};
-use sapwood_data::digits;
-use sapwood_models::{Dataset, zoo};
+use sapwood_benches::{
+    arguments, machine,
+    sweep::{FOLDS, Trial, sweep},
+    verdict,
+};
+use sapwood_models::zoo;
 use sapwood_protocol::spec::Spec;
-use sapwood_simulator::{Options, pooled, preprocess, simulate};
+use sapwood_simulator::{Options, pooled, simulate};
 
 /// The binary's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const FOLDS: usize = digits::BLOCK_COUNT / 2;
 const SEEDS: u64 = 3;
 /// Two-sided 95 % quantiles of Student's t for 1 to 6 degrees of freedom.
 const T: [f64; FOLDS - 1] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447];
@@ -25,7 +27,6 @@ const T: [f64; FOLDS - 1] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447];
 #[derive(Clone, Copy)]
 struct Pair {
     fold: usize,
-    seed: u64,
     federated: f64,
     pooled: f64,
 }
@@ -55,51 +56,16 @@ fn main() -> Result<()> {
     println!("every training image is visited {} times in both", train.rounds * train.local_epochs);
     println!("fold  blocks  seed  federated  pooled  gap");
     let started = Instant::now();
-    let pairs = measure(&spec, folds, seeds)?;
+    let pairs = sweep(folds, seeds, |trial| one(&spec, trial))?;
     summary(&pairs, folds);
     println!("took {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// All pairs, by fold and seed; as many at a time as there are cores.
-fn measure(spec: &Spec, folds: usize, seeds: u64) -> Result<Vec<Pair>> {
-    let todo: Vec<(usize, u64)> = (1..=folds).flat_map(|fold| (1..=seeds).map(move |seed| (fold, seed))).rev().collect();
-    let todo = Mutex::new(todo);
-    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let worker = || -> Result<Vec<Pair>> {
-        let mut done = Vec::new();
-        loop {
-            let next = todo.lock().ok().and_then(|mut todo| todo.pop());
-            let Some((fold, seed)) = next else { return Ok(done) };
-            let pair = one(spec, fold, seed)?;
-            let Pair { federated, pooled, .. } = pair;
-            println!(
-                "{fold:>4}  {:>2}, {:>2}  {seed:>4}  {federated:>9.4}  {pooled:.4}  {:+.2}",
-                2 * fold - 1,
-                2 * fold,
-                100.0 * (pooled - federated)
-            );
-            done.push(pair);
-        }
-    };
-    let mut pairs = thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-        let joined = workers.into_iter().map(|w| w.join().unwrap_or_else(|_| bail!("a worker panicked")));
-        joined.collect::<Result<Vec<_>>>().map(|parts| parts.concat())
-    })?;
-    pairs.sort_by_key(|pair| (pair.fold, pair.seed));
-    Ok(pairs)
-}
-
 /// Trains both twins from the same initial model.
-fn one(spec: &Spec, fold: usize, seed: u64) -> Result<Pair> {
-    let held = [2 * fold - 1, 2 * fold];
-    let prefix = zoo::scale(&[1, 8, 8], 1.0 / 16.0);
-    let nodes: Vec<Dataset> = (1..=digits::BLOCK_COUNT)
-        .filter(|block| !held.contains(block))
-        .map(|block| preprocess(&prefix, digits::block(block)))
-        .collect::<Result<_, _>>()?;
-    let evaluation = preprocess(&prefix, digits::blocks(held))?;
+fn one(spec: &Spec, trial: Trial) -> Result<Pair> {
+    let (Trial { fold, seed }, held) = (trial, trial.held());
+    let (nodes, evaluation) = trial.data(&zoo::scale(&[1, 8, 8], 1.0 / 16.0))?;
     let model = zoo::cnn([1, 8, 8], 10, seed);
     let mut spec = spec.clone();
     spec.seed = seed;
@@ -110,7 +76,10 @@ fn one(spec: &Spec, fold: usize, seed: u64) -> Result<Pair> {
     let options = Options { threads: NonZeroUsize::MIN, ..Options::default() };
     let run = simulate(&spec, &model, nodes, Some(evaluation), &options, &mut |_| ())?;
     let federated = run.rounds.last().and_then(|round| round.evaluation).and_then(|e| e.accuracy);
-    Ok(Pair { fold, seed, federated: federated.context("the federated model was not scored")?, pooled: central })
+    let federated = federated.context("the federated model was not scored")?;
+    let gap = 100.0 * (central - federated);
+    println!("{fold:>4}  {:>2}, {:>2}  {seed:>4}  {federated:>9.4}  {central:.4}  {gap:+.2}", held[0], held[1]);
+    Ok(Pair { fold, federated, pooled: central })
 }
 
 fn summary(pairs: &[Pair], folds: usize) {

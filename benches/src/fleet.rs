@@ -38,6 +38,8 @@ impl Fleet {
         let deployment = found(&folder.join("farm"), &FoundOptions::local("bench".parse()?, "127.0.0.1:0".parse()?), now)?;
         let authority = Authority::open(&deployment.authority())?;
         let config = deployment.config();
+        let budgets = fs::read_to_string(&config)? + "\n[budgets.node]\nepsilon = 10.0\ndelta = 1e-5\n";
+        fs::write(&config, budgets)?;
         let (coordinator, address) =
             spawn(&binary, &["coordinator", "serve", "--config", text(&config)?], &folder.join("coordinator.log"), "listening")?;
         let mut fleet = Self { binary, deployment, address, coordinator, nodes: Vec::new() };
@@ -49,7 +51,8 @@ impl Fleet {
             // A node without data is never asked to train; what it has is not looked at here.
             let config = format!(
                 "name = {name:?}\ncoordinator = {:?}\ntrust = {:?}\nstate_dir = \"state\"\n\n[enrollment]\ntoken_file = \"token\"\n\n\
-                 [data]\nsource = \"digits:1\"\n\n[train]\nthreads = 1\nkind = \"random\"\n",
+                 [data]\nsource = \"digits:1\"\n\n[train]\nthreads = 1\nkind = \"random\"\n\n[policy]\nallow_clear = true\nallow_no_noise = true\nmost_clip = 1000.0\n\n\
+                 [policy.budgets.node]\nepsilon = 1000.0\ndelta = 1e-5\n",
                 fleet.address,
                 fleet.deployment.trust(),
             );

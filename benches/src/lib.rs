@@ -1,12 +1,15 @@
-//! What the benches share: a deployment of real processes, a small HTTP client, and what the kernel counted.
+//! What the benches share: a deployment of real processes, a small HTTP client, a cohort that sums in secret, a sweep over
+//! held-out blocks, and what the kernel counted.
 //!
 //! The benches themselves are in `benches/`, one program each. `README.md` says how to repeat them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cohort;
 pub mod fleet;
 pub mod http;
 pub mod proc;
+pub mod sweep;
 
 /// The words after the bench's name, without the flag that Cargo adds.
 pub fn arguments() -> Vec<String> {
@@ -28,6 +31,11 @@ pub fn median(values: &[f64]) -> f64 {
 /// `value` of `limit`, as a word: the ratio and whether it holds. Smaller is better.
 pub fn verdict(value: f64, limit: f64) -> String {
     format!("{:.2} x the bar, {}", value / limit, if value <= limit { "met" } else { "MISSED" })
+}
+
+/// `value` of `limit`, as [`verdict`], where larger is better.
+pub fn at_least(value: f64, limit: f64) -> String {
+    format!("{:.2} x the bar, {}", value / limit, if value >= limit { "met" } else { "MISSED" })
 }
 
 /// What else the machine is doing: its cores and its load averages.

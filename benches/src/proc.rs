@@ -1,8 +1,9 @@
-//! What the kernel counted, from /proc. Linux only.
+//! What the kernel counted, most of it from /proc. Linux only.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Clock ticks a second in /proc, on every Linux architecture that we run on (`getconf CLK_TCK`).
 const TICKS: f64 = 100.0;
@@ -13,6 +14,12 @@ const TICKS: f64 = 100.0;
 /// If there is no such process.
 pub fn process_cpu(pid: u32) -> Result<f64> {
     cpu(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+/// CPU seconds of this process so far, user and system, all threads: to the nanosecond, where /proc counts in steps of 10 ms.
+pub fn own_cpu() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// CPU seconds so far of this process's threads that are named `name`.

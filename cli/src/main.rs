@@ -62,6 +62,9 @@ enum Command {
     /// Federated runs.
     #[command(subcommand)]
     Run(cmd::run::Verb),
+    /// Privacy budgets: accounting, planning, ledgers.
+    #[command(subcommand)]
+    Privacy(cmd::privacy::Verb),
     /// Released bundles.
     #[command(subcommand)]
     Release(cmd::release::Verb),
@@ -110,6 +113,7 @@ fn run(command: Command, json: bool) -> (&'static str, Result<Answer, Failure>) 
         Command::Runtime(verb) => cmd::runtime::run(verb, json),
         Command::Model(verb) => cmd::model::run(verb, json),
         Command::Run(verb) => cmd::run::run(verb, json),
+        Command::Privacy(verb) => cmd::privacy::run(verb),
         Command::Release(verb) => cmd::release::run(verb),
         Command::Rollout(verb) => cmd::rollout::run(verb),
         Command::Fleet(verb) => cmd::fleet::run(verb),

@@ -23,7 +23,7 @@ fn text(path: &Path) -> &str {
 
 #[test]
 fn every_noun_has_help_with_its_verbs() {
-    for noun in ["coordinator", "node", "runtime", "model", "run", "release", "rollout", "fleet", "demo", "init", "doctor"] {
+    for noun in ["coordinator", "node", "runtime", "model", "run", "privacy", "release", "rollout", "fleet", "demo", "init", "doctor"] {
         let output = sapwood(&[noun, "--help"]);
         assert!(output.status.success(), "{noun}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: sapwood"), "{noun}");
@@ -78,4 +78,66 @@ fn a_model_is_made_trained_scored_and_quantized() {
     assert!(quantized["int8_bytes"].as_u64() < quantized["fp32_bytes"].as_u64());
     done(&["runtime", "install"]);
     assert!((score(&int8, "ort") - burn).abs() < 0.03, "INT8 keeps the accuracy");
+}
+
+/// Each row of the public vectors through the command line: rdp within 2 % or tighter but never below the truth, pld within -0.5 % to
+/// +1.5 %. What zCDP cannot account is refused.
+#[test]
+fn epsilon_agrees_with_the_vectors() {
+    let vectors: Value = serde_json::from_str(include_str!("../../privacy/testdata/dp_public.json")).unwrap();
+    let rows = vectors["gaussian"].as_array().unwrap();
+    assert_eq!(rows.len(), 5);
+    for row in rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let words = ["noise_multiplier", "q", "steps", "delta"].map(|key| number(key).to_string());
+        let [noise, rate, rounds, delta] = &words;
+        let epsilon = |accountant: &str| {
+            let base = ["--json", "privacy", "epsilon", "--noise-multiplier", noise, "--sampling-rate", rate];
+            let output = sapwood(&[&base[..], &["--rounds", rounds, "--delta", delta, "--accountant", accountant]].concat());
+            assert!(output.status.success(), "{row}: {}", String::from_utf8_lossy(&output.stdout));
+            json(&output)["data"]["epsilon"].as_f64().unwrap()
+        };
+        let (rdp, pld) = (epsilon("rdp"), epsilon("pld"));
+        assert!(rdp <= number("eps_rdp") * 1.02 && rdp >= number("eps_pld") * 0.995, "{row}: rdp {rdp}");
+        assert!((0.995..=1.015).contains(&(pld / number("eps_pld"))), "{row}: pld {pld}");
+    }
+    let args = [
+        "privacy",
+        "epsilon",
+        "--noise-multiplier",
+        "1",
+        "--sampling-rate",
+        "0.5",
+        "--rounds",
+        "3",
+        "--delta",
+        "1e-5",
+        "--accountant",
+        "zcdp",
+    ];
+    let refused = sapwood(&args);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("sampl"), "{}", String::from_utf8_lossy(&refused.stderr));
+}
+
+/// A plan has every figure that scripts read; one that cannot be says what would do.
+#[test]
+fn a_plan_is_feasible_or_says_what_would_be() {
+    let plan = |epsilon: &str, bits: &[&str]| {
+        let base = ["--json", "privacy", "plan", "--cohort", "100", "--corruption", "0.05", "--dropout", "0.1", "--delta", "1e-6"];
+        let more = ["--rounds", "100", "--dimension", "100000", "--unit", "node", "--clip", "1", "--epsilon", epsilon];
+        sapwood(&[&base[..], &more[..], bits].concat())
+    };
+    let output = plan("8", &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let data = &json(&output)["data"];
+    for key in ["noise_multiplier", "clip", "bits", "scale", "local_sigma", "neighbours", "threshold", "epsilon_outsider", "noise_to_clip"]
+    {
+        assert!(data[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {data}");
+    }
+    assert_eq!((data["neighbours"].as_u64(), data["threshold"].as_u64()), (Some(26), Some(16)), "semi-malicious, as in the table");
+    assert!(data["epsilon_coordinator"].as_f64().is_some_and(|epsilon| epsilon > 7.9 && epsilon <= 8.0), "{data}");
+    let refused = plan("0.1", &["--bits", "8"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(json(&refused)["error"]["message"].as_str().unwrap().contains("bits"), "{}", json(&refused));
 }

@@ -2,10 +2,10 @@
 
 use std::io::{self, Read, Write};
 
-use sapwood_privacy::Accumulator;
+use sapwood_privacy::{Accumulator, dp::NoiseSeed};
 use sapwood_protocol::{
-    Digest, Fault, Hasher, SessionId,
-    round::{Terms, Totals},
+    Digest, Fault, Hasher, Secrets, SessionId,
+    round::{Complaint, SecureSession, Terms, Totals},
 };
 use thiserror::Error;
 
@@ -14,12 +14,18 @@ use crate::objects::{ObjectError, Objects};
 /// Bytes converted at a time.
 const CHUNK: usize = 256 * 1024;
 
-/// The running sum of one attempt: the only place where vectors of several nodes meet.
+/// The running sum of one attempt's updates in clear.
 pub struct Sum {
     terms: Box<Terms>,
     accumulator: Accumulator,
     /// The first update that could not be added: the sum is worth nothing then.
     spoiled: Option<String>,
+}
+
+/// A sum that is complete, and nobody's masks are on it.
+pub struct Opened {
+    terms: Box<Terms>,
+    accumulator: Accumulator,
 }
 
 /// Why a sum did not become parameters.
@@ -41,8 +47,11 @@ impl From<io::Error> for AggregateError {
 
 impl Sum {
     /// The empty sum.
+    ///
+    /// # Errors
+    /// Terms that make no sense.
     pub fn new(terms: Box<Terms>) -> Result<Self, Fault> {
-        let accumulator = terms.encoding.encoding()?.accumulator(terms.dimension());
+        let accumulator = terms.codec()?.accumulator(terms.dimension());
         Ok(Self { terms, accumulator, spoiled: None })
     }
 
@@ -63,19 +72,48 @@ impl Sum {
         self.spoiled.get_or_insert_with(|| why.to_owned());
     }
 
-    /// Adds `server_lr` times the mean to the parameters of the terms and stores the result.
+    /// The sum, complete.
+    ///
+    /// # Errors
+    /// [`AggregateError::Unusable`] if it is worth nothing.
+    pub fn open(self) -> Result<Opened, AggregateError> {
+        match self.spoiled {
+            Some(why) => Err(AggregateError::Unusable(why)),
+            None => Ok(Opened { terms: self.terms, accumulator: self.accumulator }),
+        }
+    }
+}
+
+impl Opened {
+    /// Takes the masks off a secure sum, on up to `threads` cores.
+    ///
+    /// # Errors
+    /// [`AggregateError::Unusable`], with who is to blame if that is known.
+    pub fn unmask(terms: Box<Terms>, mut session: SecureSession, threads: usize) -> Result<Self, AggregateError> {
+        let (accumulator, complaints) = session.open(threads).map_err(AggregateError::Unusable)?;
+        for Complaint { by, of } in complaints {
+            tracing::warn!(%by, %of, "a node could not decrypt another one's share; the sum was opened without it");
+        }
+        Ok(Self { terms, accumulator })
+    }
+
+    /// Adds `server_lr` times the mean to the parameters of the terms and stores the result. `secrets` draws the noise where the
+    /// coordinator adds it.
     ///
     /// May be asked again after a [`AggregateError::Object`]. Holds the parameters once, besides the sum.
-    pub fn commit(&self, objects: &Objects, server_lr: f64) -> Result<(Digest, Totals), AggregateError> {
-        if let Some(why) = &self.spoiled {
-            return Err(AggregateError::Unusable(why.clone()));
-        }
-        let unusable = |why: String| AggregateError::Unusable(why);
-        let encoding = self.terms.encoding.encoding().map_err(|fault| unusable(fault.to_string()))?;
-        let mean = encoding.decode(&self.accumulator, self.terms.dimension()).map_err(|fault| unusable(fault.to_string()))?;
+    pub fn commit(&self, objects: &Objects, server_lr: f64, secrets: &mut dyn Secrets) -> Result<(Digest, Totals), AggregateError> {
+        let unusable = |fault: Fault| AggregateError::Unusable(fault.to_string());
+        let codec = self.terms.codec().map_err(unusable)?;
         let mut parameters = read_parameters(objects, self.terms.params, self.terms.dimension())?;
-        mean.add_to(&mut parameters, server_lr).map_err(|fault| unusable(fault.to_string()))?;
-        Ok((write_parameters(objects, &parameters)?, Totals::from(&mean.totals)))
+        let noise = || {
+            let Ok(seed) = NoiseSeed::draw(|seed| {
+                secrets.fill(seed);
+                Ok::<(), std::convert::Infallible>(())
+            });
+            seed
+        };
+        let totals = codec.add_to(&self.terms, &self.accumulator, &mut parameters, server_lr, noise).map_err(unusable)?;
+        Ok((write_parameters(objects, &parameters)?, totals))
     }
 }
 

@@ -21,6 +21,10 @@
 //!     upload_memory = "96 MiB"       # of updates at once, besides the sum
 //!     connections = 20000
 //!
+//!     [budgets.example]              # what all runs together may cost each example
+//!     epsilon = 8.0
+//!     delta = 1e-5
+//!
 //!     [release]
 //!     class = "x86_64"               # left out: like this machine
 //! "#, std::path::Path::new("/etc/sapwood"))?;
@@ -37,7 +41,7 @@ use std::{
 use sapwood_protocol::{DeviceClass, PopulationId, time::span};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::app::CoordinatorError;
+use crate::{app::CoordinatorError, ledgers::Budgets};
 
 /// A coordinator's configuration. Relative paths count from the folder of its file.
 #[derive(Clone, Debug, Deserialize)]
@@ -63,6 +67,13 @@ pub struct Config {
     /// How long certificates last.
     #[serde(default)]
     pub certificates: Certificates,
+    /// The privacy budgets of the population, by unit: `[budgets.example]`. Runs under a unit without one are refused.
+    #[serde(default)]
+    pub budgets: Budgets,
+    /// The data folder comes from a backup: the privacy ledgers count what was reserved as spent. Not in the file, but said at the
+    /// start that follows.
+    #[serde(skip)]
+    pub restored: bool,
 }
 
 /// `[keys]`

@@ -4,6 +4,7 @@
 //! - [`drive`] asks a protocol's machine, commits what it says, and only then does it.
 //! - [`store`] keeps facts, [`objects`] keeps bytes by digest.
 //! - [`fleet`] knows who is here, and tells nodes what they should know.
+//! - [`ledgers`] drives the privacy ledgers that runs are charged to.
 //! - [`uploads`] receives updates, [`aggregate`] sums them; neither ever touches the disk.
 //! - [`pki`], [`grpc`]: who may speak, and the wire. [`release`]: from parameters to a signed bundle.
 
@@ -14,6 +15,7 @@ pub mod config;
 pub mod drive;
 pub mod fleet;
 pub mod grpc;
+pub mod ledgers;
 pub mod objects;
 pub mod pki;
 pub mod release;

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use sapwood_failpoint as failpoint;
+use sapwood_proto::convert;
 use sapwood_protocol::{
     Fault,
     membership::Token,
@@ -22,13 +23,14 @@ use zeroize::Zeroizing;
 
 use crate::{
     agent,
+    books::Books,
     config::{Config, Enrollment},
     error::NodeError,
     identity::{self, Enrolled, Found},
     link::{Line, Link},
     objects::Objects,
     profile::profile,
-    round::Rounds,
+    round::{Rounds, Standing},
     store::Store,
     train::{Budget, DataSet, Workshop},
 };
@@ -95,7 +97,13 @@ pub async fn run(mut config: Config, ready: impl FnOnce(Ready), shutdown: impl F
         };
         let (rounds, round_orders) = mpsc::channel(ORDERS);
         let objects = Objects::new(config.state_dir.join("objects"));
-        let driver = Rounds::new(config.name.clone(), link.clone(), workshop, objects);
+        let books = match Books::open(store.clone(), &config.policy).await {
+            Ok(books) => books,
+            Err(error) => return error.into(),
+        };
+        let membership = convert::to_json(enrolled.membership()).to_vec();
+        let standing = Standing { signer: enrolled.clone(), membership, trust: trust.clone() };
+        let driver = Rounds::new(config.name.clone(), link.clone(), standing, books, workshop, objects);
         let line = Line {
             address: config.coordinator.clone(),
             trust: trust.clone(),

@@ -19,6 +19,13 @@
 //!     memory = "1 GiB"
 //!     nice = 10
 //!
+//!     [policy]                    # what this node's operator insists on, whatever a run asks for
+//!     minimum_cohort = 5
+//!
+//!     [policy.budgets.example]    # what all runs together may cost each example of this node
+//!     epsilon = 8.0
+//!     delta = 1e-5
+//!
 //!     [serve]
 //!     listen = "127.0.0.1:8080"
 //! "#;
@@ -27,6 +34,7 @@
 //! ```
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
@@ -36,7 +44,13 @@ use std::{
 };
 
 use sapwood_data::Source;
-use sapwood_protocol::{NodeId, slot::Policy, time::span};
+use sapwood_protocol::{
+    NodeId,
+    ledger::BudgetTerms,
+    slot::Policy,
+    spec::{AggregationProfile, PrivacyUnit},
+    time::span,
+};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use zeroize::Zeroizing;
 
@@ -83,6 +97,9 @@ pub struct Config {
     /// The budget for training.
     #[serde(default)]
     pub train: Train,
+    /// What a run must keep to.
+    #[serde(default)]
+    pub policy: Rules,
     /// The inference server.
     #[serde(default)]
     pub serve: Serve,
@@ -133,6 +150,48 @@ impl Default for Train {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let half = NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN);
         Self { threads: half, memory: None, nice: 10, kind: Trainer::Model }
+    }
+}
+
+/// What this node's operator insists on. Whatever is off is off because it is written here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rules {
+    /// Digests of the models that may be trained here; any if none are named.
+    pub models: Option<BTreeSet<String>>,
+    /// Fewest nodes in a sum that this node's input may enter.
+    pub minimum_cohort: u32,
+    /// Share of a cohort that is assumed to work together with the coordinator.
+    pub corruption: f64,
+    /// What the coordinator must be withstood at least.
+    pub profile: AggregationProfile,
+    /// Largest clip norm under a privacy budget.
+    pub most_clip: f64,
+    /// Whether an update may leave without masks.
+    pub allow_clear: bool,
+    /// Whether an update may leave without noise.
+    pub allow_no_noise: bool,
+    /// Whether the coordinator may be trusted to add the noise.
+    pub allow_central: bool,
+    /// The budget of each unit, over all runs. A unit without one is refused.
+    pub budgets: BTreeMap<PrivacyUnit, BudgetTerms>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        let budget = BudgetTerms { epsilon: 10.0, delta: 1e-5 };
+        Self {
+            models: None,
+            minimum_cohort: 3,
+            corruption: 0.0,
+            profile: AggregationProfile::SemiMalicious,
+            most_clip: 100.0,
+            allow_clear: false,
+            allow_no_noise: false,
+            allow_central: false,
+            // One unit: what a run under another one costs is not counted against it.
+            budgets: [(PrivacyUnit::Example, budget)].into(),
+        }
     }
 }
 
@@ -291,6 +350,12 @@ impl Config {
         }
         if config.train.nice > 19 {
             return Err(format!("train.nice: {} is not between 0 and 19", config.train.nice));
+        }
+        if !(0.0..1.0).contains(&config.policy.corruption) {
+            return Err(format!("policy.corruption: {} is not a share below 1", config.policy.corruption));
+        }
+        for (unit, budget) in &config.policy.budgets {
+            budget.budget().map_err(|fault| format!("policy.budgets.{unit}: {fault}"))?;
         }
         if config.serve.probe.is_zero() {
             return Err("serve.probe: it must be above 0".to_owned());

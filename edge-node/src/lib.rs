@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod app;
+mod books;
 mod clock;
 pub mod config;
 mod error;

@@ -23,6 +23,8 @@ failpoint::points! {
         TRAINING = "node.while-training",
         /// Trained; the update has not been sent.
         TRAINED = "node.after-trained",
+        /// The privacy ledger is charged; the masked input has not left.
+        CHARGED = "node.after-charge",
         /// In the middle of sending the update.
         SUBMITTING = "node.while-submitting",
         /// The coordinator has the update; the node has not taken note.

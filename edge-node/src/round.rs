@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,13 +23,18 @@ use tokio::{
 };
 use tonic::Code;
 
+pub(crate) use self::secure::Standing;
+use self::secure::{Member, blocking};
 use crate::{
+    books::Books,
     clock,
     link::{CallError, Link, RoundOrder, Submission},
     objects::Objects,
-    points::{SUBMITTED, TASK_ACCEPTED, TRAINED},
+    points::{CHARGED, SUBMITTED, TASK_ACCEPTED, TRAINED},
     train::{self, Cancel, Failure, Job, Trained, Workshop},
 };
+
+mod secure;
 
 /// Draws from the system.
 pub(crate) struct SystemSecrets(ring::rand::SystemRandom);
@@ -49,6 +55,7 @@ impl Secrets for SystemSecrets {
 pub(crate) struct Rounds {
     node: NodeId,
     link: Link,
+    member: Member,
     workshop: Workshop,
     objects: Objects,
     secrets: SystemSecrets,
@@ -64,7 +71,7 @@ struct Run {
     /// Trainings that have not reported, by work.
     trainings: HashMap<Digest, Training>,
     /// The trained update, until it is forgotten.
-    trained: Option<(Digest, Trained)>,
+    trained: Option<(Digest, Arc<Trained>)>,
     /// Answers under way, by attempt.
     answers: HashMap<SessionId, AbortHandle>,
 }
@@ -89,9 +96,10 @@ enum Done {
 }
 
 impl Rounds {
-    pub(crate) fn new(node: NodeId, link: Link, workshop: Workshop, objects: Objects) -> Self {
+    pub(crate) fn new(node: NodeId, link: Link, standing: Standing, books: Books, workshop: Workshop, objects: Objects) -> Self {
+        let member = Member { link: link.clone(), books, standing };
         let secrets = SystemSecrets::default();
-        Self { node, link, workshop, objects, secrets, runs: BTreeMap::new(), tasks: JoinSet::new() }
+        Self { node, link, member, workshop, objects, secrets, runs: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// Follows orders until their sender is gone.
@@ -153,7 +161,7 @@ impl Rounds {
                 let input = match result {
                     Ok(trained) => {
                         let update = trained.digest();
-                        state.trained = Some((work, trained));
+                        state.trained = Some((work, Arc::new(trained)));
                         TRAINED.reached()?;
                         NodeInput::Trained { work, update }
                     }
@@ -227,8 +235,8 @@ impl Rounds {
             return;
         }
         let cancel = Cancel::default();
-        let training =
-            prepare_and_train(self.workshop.clone(), self.objects.clone(), self.link.clone(), self.node.clone(), terms, cancel.clone());
+        let (workshop, objects, member) = (self.workshop.clone(), self.objects.clone(), self.member.clone());
+        let training = prepare_and_train(workshop, objects, member, self.node.clone(), terms, cancel.clone());
         let run_id = id.clone();
         let task = self.tasks.spawn(failpoint::inherit(async move { Done::Trained { run: run_id, work, result: training.await } }));
         run.trainings.insert(work, Training { cancel, task });
@@ -241,14 +249,27 @@ impl Rounds {
         if run.answers.contains_key(&session) {
             return;
         }
-        let Some((_, trained)) = &mut run.trained else { return };
-        let encoded = match trained.encoded(&task.terms.encoding) {
-            Ok(encoded) => encoded.clone(),
-            Err(fault) => return self.decline(id, session, Decline::Diverged { why: fault.to_string() }),
-        };
-        let submission = Submission { run: id.clone(), session, digest: encoded.digest, bytes: encoded.bytes };
-        let link = self.link.clone();
-        self.answer(id, session, async move { link.submit(&submission).await });
+        let Some((_, trained)) = &run.trained else { return };
+        let (member, trained, run, terms) = (self.member.clone(), Arc::clone(trained), id.clone(), task.terms.clone());
+        if terms.secure.is_some() {
+            return self.answer(id, session, async move { member.take_part(run, terms, trained).await });
+        }
+        self.answer(id, session, async move {
+            let encoded = {
+                let terms = terms.clone();
+                blocking(move || trained.encoded(&terms)).await
+            };
+            let encoded = match encoded {
+                Ok(encoded) => encoded,
+                Err(fault) => return member.link.decline(&run, session, &Decline::Diverged { why: fault.to_string() }).await,
+            };
+            if let Err(reason) = member.books.charge(&terms).await {
+                return member.link.decline(&run, session, &reason).await;
+            }
+            CHARGED.reached()?;
+            let submission = Submission { run, session, digest: encoded.digest, bytes: encoded.bytes };
+            member.link.submit(&submission).await
+        });
     }
 
     fn decline(&mut self, id: &RunId, session: SessionId, reason: Decline) {
@@ -282,11 +303,12 @@ impl Rounds {
 async fn prepare_and_train(
     workshop: Workshop,
     objects: Objects,
-    link: Link,
+    Member { link, books, .. }: Member,
     node: NodeId,
     terms: Terms,
     cancel: Cancel,
 ) -> Result<Trained, Failure> {
+    books.look(&terms).await?;
     let bench = workshop.bench().await;
     bench.check(&terms)?;
     let (missing, most) = (bench.missing(&terms), bench.largest_graph());

@@ -17,12 +17,16 @@ use sqlx::{
 };
 
 /// The newest layout that this build can read; a newer one is refused rather than damaged.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 const TABLES: &str = "
     CREATE TABLE settings (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE slot_journal (seq INTEGER PRIMARY KEY, event BLOB NOT NULL) STRICT;
-    PRAGMA user_version = 1;
+";
+/// Since layout 2.
+const PRIVACY: &str = "
+    CREATE TABLE privacy_ledger (seq INTEGER PRIMARY KEY, event BLOB NOT NULL) STRICT;
+    PRAGMA user_version = 2;
 ";
 
 /// Why the node's memory cannot be used.
@@ -100,9 +104,12 @@ impl Store {
         let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&pool).await?;
         match found {
             LAYOUT => {}
-            0 => {
+            0 | 1 => {
                 let mut transaction = pool.begin().await?;
-                sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
+                if found == 0 {
+                    sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
+                }
+                sqlx::raw_sql(PRIVACY).execute(&mut *transaction).await?;
                 transaction.commit().await?;
             }
             _ => return Err(StoreError::Newer { file, found }),
@@ -185,6 +192,27 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
+    /// What this node's privacy ledger was charged, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if an entry cannot be read: nothing may be sent then.
+    pub async fn privacy_ledger<E: DeserializeOwned>(&self) -> Result<Vec<E>, StoreError> {
+        let rows: Vec<Vec<u8>> = sqlx::query_scalar("SELECT event FROM privacy_ledger ORDER BY seq").fetch_all(&self.pool).await?;
+        let read =
+            |row: Vec<u8>| serde_json::from_slice(&row).map_err(|e| StoreError::Damaged { what: "privacy ledger", source: e.into() });
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Adds an entry; on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what it would have paid for must not happen.
+    pub async fn charge<E: Serialize>(&self, event: &E) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(event).map_err(|e| StoreError::Damaged { what: "privacy ledger", source: e.into() })?;
+        sqlx::query("INSERT INTO privacy_ledger (event) VALUES (?)").bind(bytes).execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Writes everything out and closes the file; for an orderly end.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
@@ -223,6 +251,8 @@ mod tests {
         assert_eq!(store.ticket().await.unwrap(), Some(Ticket::new([2; 16])));
         assert_eq!(store.setting::<(u8, String)>("window").await.unwrap(), Some((3, "x".into())));
         assert_eq!(store.slot_journal::<String>().await.unwrap(), ["a", "b", "c"]);
+        store.charge(&("s1", 5u64)).await.unwrap();
+        assert_eq!(store.privacy_ledger::<(String, u64)>().await.unwrap(), [("s1".to_owned(), 5)]);
         store.rewrite_slot_journal(&["c"]).await.unwrap();
         assert_eq!(store.slot_journal::<String>().await.unwrap(), ["c"]);
         assert!(matches!(store.slot_journal::<u32>().await, Err(StoreError::Damaged { .. })));

@@ -22,9 +22,9 @@ pub fn pack(lanes: &[u32], bits: Bits) -> Result<Vec<u8>, Fault> {
         let index = lanes.iter().position(|lane| lane & !mask != 0).unwrap_or_default();
         return Err(Fault::Element { index, value: lanes[index], bits: bits.get() });
     }
-    let mut packer = Packer::new(lanes.len(), bits);
-    packer.extend(lanes);
-    Ok(packer.finish())
+    let mut bytes = vec![0; packed_len(lanes.len(), bits)];
+    pack_into(lanes, bits, &mut bytes);
+    Ok(bytes)
 }
 
 /// Unpacks exactly `n` elements.
@@ -36,6 +36,49 @@ pub fn unpack(bytes: &[u8], n: usize, bits: Bits) -> Result<Vec<u32>, Fault> {
     let mut lanes = vec![0; n];
     add(&[bytes], &mut lanes, bits);
     Ok(lanes)
+}
+
+/// Calls `$f::<B>` of the width `$b`, 8 to 32: with a constant width the compiler knows every shift.
+macro_rules! with_width {
+    ($b:expr, $f:ident($($arg:expr),*)) => {
+        with_width!(@ $b, $f, ($($arg),*), 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
+    };
+    (@ $b:expr, $f:ident, $args:tt, $($w:literal)*) => {
+        match $b { $($w => with_width!(! $f, $w, $args),)* _ => with_width!(! $f, 32, $args) }
+    };
+    (! $f:ident, $w:literal, ($($arg:expr),*)) => { $f::<$w>($($arg),*) };
+}
+
+/// Packs `lanes`, all below 2^b, into `bytes`, [`packed_len`] of them.
+pub(crate) fn pack_into(lanes: &[u32], bits: Bits, bytes: &mut [u8]) {
+    with_width!(bits.get(), pack_width(lanes, bytes));
+}
+
+fn pack_width<const B: usize>(lanes: &[u32], bytes: &mut [u8]) {
+    let (groups, rest) = lanes.as_chunks::<8>();
+    let (places, last) = bytes.as_chunks_mut::<B>();
+    for (group, place) in groups.iter().zip(&mut *places) {
+        *place = pack_group(group);
+    }
+    if !rest.is_empty() {
+        let mut group = [0; 8];
+        group[..rest.len()].copy_from_slice(rest);
+        last.copy_from_slice(&pack_group::<B>(&group)[..last.len()]);
+    }
+}
+
+/// Eight elements are B bytes.
+fn pack_group<const B: usize>(group: &[u32; 8]) -> [u8; B] {
+    let mut words = [0u64; 5];
+    for (i, lane) in group.iter().enumerate() {
+        let (word, shift) = (i * B / 64, i * B % 64);
+        words[word] |= u64::from(*lane) << shift;
+        if shift + B > 64 {
+            words[word + 1] |= u64::from(*lane) >> (64 - shift);
+        }
+    }
+    let bytes = words.map(u64::to_le_bytes);
+    *bytes.as_flattened().first_chunk().expect("at most 32 of 40 bytes")
 }
 
 /// Packs lanes that are known to fit.
@@ -82,7 +125,10 @@ impl Packer {
 }
 
 /// Whether `chunks`, one after the other, are `n` packed elements.
-pub(crate) fn check<B: AsRef<[u8]>>(chunks: &[B], n: usize, bits: Bits) -> Result<(), Fault> {
+///
+/// # Errors
+/// [`Fault::Length`] in bytes, [`Fault::Padding`] for bits behind the last element.
+pub fn check<B: AsRef<[u8]>>(chunks: &[B], n: usize, bits: Bits) -> Result<(), Fault> {
     let expected = packed_len(n, bits);
     let actual = chunks.iter().map(|chunk| chunk.as_ref().len()).sum();
     if actual != expected {
@@ -155,17 +201,21 @@ fn add_groups(bytes: &[u8], lanes: &mut [u32], b: usize) {
             }
         }
         _ => {
-            let mask = u32::MAX as u64 >> (32 - b);
-            for (lanes, bytes) in lanes.chunks_exact_mut(8).zip(bytes.chunks_exact(b)) {
-                // Each element lies within 8 bytes from its first one (7 + 31 bits at most): no loop carries bits along.
-                let mut padded = [0u8; 40];
-                padded[..b].copy_from_slice(bytes);
-                for (i, lane) in lanes.iter_mut().enumerate() {
-                    let bit = i * b;
-                    let word: [u8; 8] = padded[bit / 8..bit / 8 + 8].try_into().expect("8 bytes");
-                    *lane = lane.wrapping_add((u64::from_le_bytes(word) >> (bit % 8) & mask) as u32);
-                }
-            }
+            with_width!(b, add_width(bytes, lanes));
+        }
+    }
+}
+
+fn add_width<const B: usize>(bytes: &[u8], lanes: &mut [u32]) {
+    let mask = u64::from(u32::MAX >> (32 - B));
+    for (lanes, bytes) in lanes.as_chunks_mut::<8>().0.iter_mut().zip(bytes.as_chunks::<B>().0) {
+        // Each element lies within 8 bytes from its first one (7 + 31 bits at most): no loop carries bits along.
+        let mut padded = [0u8; 40];
+        padded[..B].copy_from_slice(bytes);
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            let bit = i * B;
+            let word: [u8; 8] = padded[bit / 8..bit / 8 + 8].try_into().expect("8 bytes");
+            *lane = lane.wrapping_add((u64::from_le_bytes(word) >> (bit % 8) & mask) as u32);
         }
     }
 }

@@ -81,6 +81,14 @@ pub enum Misbehaviour {
         /// Bytes received.
         actual: usize,
     },
+    /// A message that breaks the secure sum's protocol.
+    #[error("node {node}, in the secure sum: {why}")]
+    SecureSum {
+        /// Who sent.
+        node: NodeId,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Bytes do not match the digest they were announced under.
     #[error("{what} was announced as {expected:?}, but its bytes are {actual:?}")]
     Digest {

@@ -6,6 +6,7 @@ pub mod canonical;
 pub mod digest;
 pub mod fault;
 pub mod ids;
+pub mod ledger;
 pub mod machine;
 pub mod membership;
 pub mod release;

@@ -8,11 +8,13 @@
 mod key;
 mod statement;
 mod token;
+mod vouch;
 
 pub use self::{
     key::{Identity, IdentityKey, IdentitySignature},
     statement::{Membership, SignedMembership},
     token::{Claim, Proof, Token},
+    vouch::{Vouching, participant},
 };
 
 #[cfg(test)]

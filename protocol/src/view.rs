@@ -40,8 +40,44 @@ pub struct RunView {
     pub release: Option<ReleaseId>,
     /// Who can see what.
     pub privacy: String,
+    /// What of its privacy budget is spent; none without one.
+    #[serde(default)]
+    pub spent: Option<SpentView>,
     /// When it was created.
     pub created: Timestamp,
+}
+
+/// What a run has spent of its privacy budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpentView {
+    /// ε so far against the coordinator; none under central DP, where it is trusted.
+    pub epsilon_coordinator: Option<f64>,
+    /// ε so far against those who see the model only.
+    pub epsilon_outsider: f64,
+    /// δ.
+    pub delta: f64,
+    /// ε of the run at worst, against the coordinator.
+    pub planned: f64,
+    /// Norm of the noise on a round's mean update over the clip norm: above 1 it is mostly noise.
+    pub noise_to_clip: f64,
+    /// Signal over noise of the whole run at best: if all its rounds pull the same way. Below 1 little is learned.
+    pub signal_to_noise: f64,
+}
+
+impl SpentView {
+    fn of(run: &Run) -> Option<Self> {
+        let plan = run.plan()?;
+        // Where the conversion fails nothing is claimed.
+        let statement = run.statement()?;
+        Some(Self {
+            epsilon_coordinator: statement.epsilon_coordinator,
+            epsilon_outsider: statement.epsilon_outsider,
+            delta: plan.delta,
+            planned: plan.epsilon_coordinator,
+            noise_to_clip: plan.forecast.noise_to_clip,
+            signal_to_noise: plan.forecast.signal_to_noise_run,
+        })
+    }
 }
 
 /// An attempt in progress.
@@ -83,14 +119,14 @@ pub struct RoundView {
     pub updates: u32,
     /// Nodes without a part, and why.
     pub dropped: Vec<Dropped>,
-    /// Examples trained on.
-    pub examples: u64,
-    /// Mean training loss on the nodes, before aggregation.
-    pub train_loss: f64,
+    /// Examples trained on; unknown under a privacy budget.
+    pub examples: Option<u64>,
+    /// Mean training loss on the nodes, before aggregation; noised under a privacy budget.
+    pub train_loss: Option<f64>,
     /// Training accuracy on the nodes, before aggregation.
     pub train_accuracy: Option<f64>,
-    /// Updates that were clipped.
-    pub clipped: u32,
+    /// Updates that were clipped; unknown under a privacy budget.
+    pub clipped: Option<u32>,
     /// Loss of the new global model on the evaluation data.
     pub loss: Option<f64>,
     /// Accuracy of the new global model on the evaluation data.
@@ -142,7 +178,8 @@ impl From<&Run> for RunView {
             params: run.params(),
             parameters: created.length,
             release: run.released().map(|released| released.release.clone()),
-            privacy: created.spec.privacy_line().to_owned(),
+            privacy: created.spec.privacy_line(),
+            spent: SpentView::of(run),
             created: created.at,
         }
     }

@@ -243,6 +243,7 @@ impl World {
                 self.objects.insert(name, params);
                 self.tell(Input::Aggregated { session, params: name, totals }).unwrap();
             }
+            Effect::CloseStage { .. } | Effect::Gone { .. } | Effect::Charge { .. } => unreachable!("no secure sum is asked for here"),
             Effect::Discard { .. } => {
                 self.sum = None;
                 self.held.clear();

@@ -7,8 +7,11 @@ use sapwood_models::{
     onnx::Model,
     train::{TrainConfig, TrainError, Trainer},
 };
-use sapwood_privacy::Contribution;
-use sapwood_protocol::round::Decline;
+use sapwood_privacy::{
+    Contribution,
+    dp::{Mechanism, UnitSum},
+};
+use sapwood_protocol::round::{Decline, NoiseTerms};
 
 use crate::SimulationError;
 
@@ -18,10 +21,17 @@ pub(crate) struct Job {
     pub(crate) params: Arc<Vec<f32>>,
     pub(crate) epochs: usize,
     pub(crate) seed: u64,
+    /// Under a privacy budget within nodes: what clips each unit.
+    pub(crate) units: Option<Arc<(NoiseTerms, Mechanism)>>,
 }
 
 /// What a node has after training: its update, and what it says about it.
-pub(crate) type Trained = (Vec<f32>, Contribution);
+pub(crate) enum Trained {
+    /// How far the parameters moved.
+    Vector(Vec<f32>, Contribution),
+    /// The exact sum of its units' clipped steps.
+    Units(UnitSum),
+}
 
 pub(crate) struct Crew(Vec<Trainer>);
 
@@ -56,6 +66,9 @@ impl Crew {
 fn train(trainer: &mut Trainer, job: &Job, data: &Dataset) -> Result<Trained, Decline> {
     let model = |error: sapwood_models::ModelError| Decline::Model { why: error.to_string() };
     trainer.set_parameters(&job.params).map_err(model)?;
+    if let Some(units) = &job.units {
+        return clipped(trainer, job, &units.0, &units.1, data);
+    }
     let epochs = trainer.train(data, job.epochs, job.seed, &mut |_| ControlFlow::Continue(())).map_err(decline)?;
     let last = epochs.last().ok_or_else(|| Decline::NoData { why: "no epoch was trained".into() })?;
     let examples = last.examples as u64;
@@ -64,7 +77,29 @@ fn train(trainer: &mut Trainer, job: &Job, data: &Dataset) -> Result<Trained, De
     for (new, old) in update.iter_mut().zip(job.params.iter()) {
         *new -= old;
     }
-    Ok((update, Contribution { examples, correct, loss: last.loss }))
+    Ok(Trained::Vector(update, Contribution { examples, correct, loss: last.loss }))
+}
+
+/// One step on clipped units, as a node takes it.
+fn clipped(trainer: &Trainer, job: &Job, noise: &NoiseTerms, mechanism: &Mechanism, data: &Dataset) -> Result<Trained, Decline> {
+    let rows: Vec<usize> = (0..data.len()).collect();
+    let (mut sum, mut step, mut refused) = (mechanism.unit_sum(), Vec::new(), None);
+    let done = trainer.unit_gradients(data, rows.chunks(1), job.seed, &mut |unit| {
+        step.clear();
+        step.extend(unit.gradient.iter().map(|g| -g));
+        let right = f64::from(unit.correct.unwrap_or(0)) / unit.rows as f64;
+        match mechanism.add_unit(&mut sum, &step, &noise.reported(unit.loss, right)) {
+            Ok(_) => ControlFlow::Continue(()),
+            Err(fault) => {
+                refused = Some(fault.to_string());
+                ControlFlow::Break(())
+            }
+        }
+    });
+    match refused {
+        Some(why) => Err(Decline::Model { why }),
+        None => done.map(|()| Trained::Units(sum)).map_err(decline),
+    }
 }
 
 fn decline(error: TrainError) -> Decline {

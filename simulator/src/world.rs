@@ -9,13 +9,13 @@ use std::{
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
 use sapwood_models::{Dataset, onnx::Model};
-use sapwood_privacy::Accumulator;
+use sapwood_privacy::{Accumulator, dp::NoiseSeed};
 use sapwood_protocol::{
     Cx, Digest, Fault, Machine, NodeId, Secrets, SessionId, Timestamp,
     machine::replayable,
-    round::{Decline, NodeEffect, NodeInput, NodeRound, Receipt, Task, Terms, Totals, TrainTerms},
+    round::{Codec, Decline, NodeEffect, NodeInput, NodeRound, Receipt, Task, Terms, TrainTerms},
     run::{Created, Effect, EvaluationRecord, Input, Run},
-    spec::Spec,
+    spec::{SecureAggregationMode, Spec},
     view::{RoundView, RunView},
 };
 
@@ -69,6 +69,8 @@ pub(crate) struct World {
     inbox: Vec<u8>,
     effects: VecDeque<Effect>,
     shown: usize,
+    /// Of the run as it would be deployed.
+    shown_privacy: String,
 }
 
 impl World {
@@ -89,6 +91,9 @@ impl World {
         }
         // What is asked for here is a trained model; what is scored is what was given.
         spec.release.auto = false;
+        // Masks cancel to the bit: the sum is the same without them.
+        let shown = spec.privacy_line();
+        spec.secure_aggregation.mode = SecureAggregationMode::Off;
         spec.evaluate.data = evaluation.as_ref().map(|_| "given".to_owned());
 
         let threads = options.threads.get().min(data.len());
@@ -125,6 +130,7 @@ impl World {
             inbox: Vec::new(),
             effects: VecDeque::new(),
             shown: 0,
+            shown_privacy: shown,
         })
     }
 
@@ -149,7 +155,8 @@ impl World {
         let trainer = self.crew.first();
         trainer.set_parameters(&self.params)?;
         let model = trainer.export();
-        Ok(Outcome { rounds: self.run.rounds().to_vec(), params: self.params.to_vec(), model, view: RunView::from(&self.run) })
+        let view = RunView { privacy: self.shown_privacy, ..RunView::from(&self.run) };
+        Ok(Outcome { rounds: self.run.rounds().to_vec(), params: self.params.to_vec(), model, view })
     }
 
     /// Asks the run, moves it, and queues what it wants done.
@@ -164,7 +171,11 @@ impl World {
     fn carry_out(&mut self, effect: Effect) -> Result<(), SimulationError> {
         match effect {
             Effect::AskRoster => self.tell(Input::Roster(self.names.clone()))?,
-            Effect::Open(terms) => self.sum = Some(terms.encoding.encoding()?.accumulator(terms.dimension())),
+            Effect::Open(terms) => self.sum = Some(terms.codec()?.accumulator(terms.dimension())),
+            // Asked for under secure aggregation only.
+            Effect::CloseStage { .. } | Effect::Gone { .. } => {}
+            // There is no ledger here; the run itself tells what its sums cost.
+            Effect::Charge { session, members, .. } => self.tell(Input::Charged { session, members })?,
             Effect::Assign { node, task } => self.tell_node(self.index[&node], NodeInput::Task(task))?,
             Effect::Withdraw { node, session, keep } => self.tell_node(self.index[&node], NodeInput::Withdrawn { session, keep })?,
             Effect::Add { .. } => {
@@ -183,14 +194,11 @@ impl World {
 
     fn aggregate(&mut self, terms: &Terms, server_lr: f64) -> Result<(), SimulationError> {
         let sum = self.sum.take().expect("an attempt is opened before it closes");
-        let encoding = terms.encoding.encoding()?;
         let session = terms.session;
         let mut params = self.params.to_vec();
-        let added = encoding.decode(&sum, terms.dimension()).and_then(|mean| {
-            mean.add_to(&mut params, server_lr)?;
-            Ok(Totals::from(&mean.totals))
-        });
-        let input = match added {
+        let secrets = &mut self.secrets;
+        let noise = || Self::noise(secrets);
+        let input = match terms.codec()?.add_to(terms, &sum, &mut params, server_lr, noise) {
             Ok(totals) => {
                 let digest = digest(&params);
                 self.params = Arc::new(params);
@@ -199,6 +207,15 @@ impl World {
             Err(fault) => Input::AggregateFailed { session, why: fault.to_string() },
         };
         Ok(self.tell(input)?)
+    }
+
+    /// Noise that can be replayed: nobody is protected here.
+    fn noise(secrets: &mut Seeded) -> NoiseSeed {
+        let Ok(seed) = NoiseSeed::draw(|seed| {
+            secrets.fill(seed);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        seed
     }
 
     fn evaluate(&mut self, round: u32) -> Result<(), SimulationError> {
@@ -265,7 +282,11 @@ impl World {
             let Some(Pending { task, .. }) = &self.nodes[*i].pending else { continue };
             if self.nodes[*i].trained.is_none() {
                 let seed = task.terms.training_seed(&self.names[*i]);
-                jobs.push(Job { node: *i, params: self.params.clone(), epochs: task.terms.train.local_epochs as usize, seed });
+                let units = match (&task.terms.noise, task.terms.codec()?) {
+                    (Some(noise), Codec::Noised(mechanism)) if noise.is_per_unit() => Some(Arc::new((noise.clone(), mechanism))),
+                    _ => None,
+                };
+                jobs.push(Job { node: *i, params: self.params.clone(), epochs: task.terms.train.local_epochs as usize, seed, units });
             }
         }
         let results = self.crew.train(&jobs, &self.data);
@@ -289,7 +310,7 @@ impl World {
         let work = task.terms.work();
         match result {
             Some(Ok(trained)) => {
-                let update = digest(&trained.0);
+                let update = work;
                 self.nodes[i].trained = Some(trained);
                 self.tell_node(i, NodeInput::Trained { work, update })?;
                 self.nodes[i].pending = None;
@@ -297,16 +318,16 @@ impl World {
             Some(Err(reason)) => return self.tell_node(i, NodeInput::TrainingFailed { work, reason }),
             None => {}
         }
-        let Some((update, contribution)) = &self.nodes[i].trained else { return Ok(()) };
+        let Some(trained) = &self.nodes[i].trained else { return Ok(()) };
         let (node, session) = (self.names[i].clone(), task.terms.session);
-        match task.terms.encoding.encoding()?.encode(update, contribution) {
-            Ok(encoded) => {
-                self.inbox = encoded.bytes;
+        match encode(&task.terms, trained, Self::noise(&mut self.secrets))? {
+            Ok(bytes) => {
+                self.inbox = bytes;
                 let digest = Digest::of(&self.inbox);
                 let told = self.tell(Input::Update { node, session, digest, bytes: self.inbox.len() });
                 self.receipt(i, session, told)
             }
-            Err(fault) => self.decline(i, session, Decline::Diverged { why: fault.to_string() }),
+            Err(why) => self.decline(i, session, Decline::Diverged { why }),
         }
     }
 
@@ -340,6 +361,23 @@ impl World {
             self.shown += 1;
         }
     }
+}
+
+/// An update as it travels; in words why it cannot.
+fn encode(terms: &Terms, trained: &Trained, seed: NoiseSeed) -> Result<Result<Vec<u8>, String>, Fault> {
+    Ok(match (terms.codec()?, trained) {
+        (Codec::Exact(encoding), Trained::Vector(update, contribution)) => {
+            encoding.encode(update, contribution).map(|encoded| encoded.bytes).map_err(|fault| fault.to_string())
+        }
+        (Codec::Noised(mechanism), Trained::Vector(update, contribution)) => mechanism
+            .encode_node(update, &[], contribution.examples, terms.rotation(), seed)
+            .map(|(share, _)| share.pack())
+            .map_err(|fault| fault.to_string()),
+        (Codec::Noised(mechanism), Trained::Units(sum)) => {
+            mechanism.encode_units(sum, terms.rotation(), seed).map(|share| share.pack()).map_err(|fault| fault.to_string())
+        }
+        (Codec::Exact(_), Trained::Units(_)) => Err("it is a sum of units, which only a noised round takes".into()),
+    })
 }
 
 /// SHA-256 of floats in little-endian order.

@@ -118,7 +118,7 @@ impl Farm {
         let text = format!(
             "name = {name:?}\ncoordinator = {:?}\ntrust = {:?}\nstate_dir = \"state\"\n\n[enrollment]\ntoken = {token:?}\n\n\
              [data]\nsource = {data:?}\n\n[train]\nthreads = 1\n\n\
-             [serve]\nprobe = \"100ms\"\ntrial = \"300ms\"\nrestarts = 50\nreserve = \"1 MiB\"\n\n[runtime]\nlibrary = {:?}\n",
+             [serve]\nprobe = \"100ms\"\ntrial = \"300ms\"\nrestarts = 50\nreserve = \"1 MiB\"\n\n[policy]\nallow_clear = true\nallow_no_noise = true\nmost_clip = 1000.0\n\n[runtime]\nlibrary = {:?}\n",
             self.address,
             self.deployment.trust(),
             library(),

@@ -15,10 +15,15 @@ use crate::{
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Runs the coordinator until it is asked to stop. A second one on the same data folder is refused.
-    #[command(after_help = "Example:\n  sapwood coordinator serve --config farm/coordinator.toml")]
+    #[command(after_help = "Examples:\n  sapwood coordinator serve --config farm/coordinator.toml\n  \
+        sapwood coordinator serve --config farm/coordinator.toml --restored")]
     Serve {
         #[arg(long)]
         config: PathBuf,
+        /// The data folder was restored from a backup: what the privacy ledgers had reserved counts as spent, because what was spent
+        /// since the backup is not in it.
+        #[arg(long)]
+        restored: bool,
         /// Stop when standard input closes: for programs that start a coordinator.
         #[arg(long, hide = true)]
         until_stdin_closes: bool,
@@ -26,9 +31,9 @@ pub(crate) enum Verb {
 }
 
 pub(crate) fn run(verb: Verb, json: bool) -> Result<Answer, Failure> {
-    let Verb::Serve { config, until_stdin_closes } = verb;
+    let Verb::Serve { config, restored, until_stdin_closes } = verb;
     allocator::give_back_soon();
-    let config = Config::read(&config).or_usage()?;
+    let config = Config { restored, ..Config::read(&config).or_usage()? };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().or_fail(Exit::Internal)?;
     runtime.block_on(async {
         let ready = |address: std::net::SocketAddr| {

@@ -7,6 +7,7 @@ pub(crate) mod fleet;
 pub(crate) mod init;
 pub(crate) mod model;
 pub(crate) mod node;
+pub(crate) mod privacy;
 pub(crate) mod release;
 pub(crate) mod rollout;
 pub(crate) mod run;

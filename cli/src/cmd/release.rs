@@ -94,7 +94,7 @@ async fn show(release: String, operator: Operator) -> Result<Answer, Failure> {
         release.manifest,
         release.run,
         gates.join("\n"),
-        release.privacy.statement,
+        release.privacy,
     );
     Ok(Answer::new(&release, text))
 }
@@ -111,7 +111,7 @@ fn verify(args: &VerifyArgs) -> Result<Answer, Failure> {
     match verify_release(&bundle, &manifest, &signatures, &trust, &Limits::default()) {
         Ok(Verified { manifest, digest, .. }) => Ok(Answer::new(
             json!({"valid": true, "signatures": rows, "privacy": manifest.privacy, "digest": digest}),
-            format!("valid: {} {}\n{digest}\nprivacy: {}", manifest.model_name, manifest.version, manifest.privacy.statement),
+            format!("valid: {} {}\n{digest}\nprivacy: {}", manifest.model_name, manifest.version, manifest.privacy),
         )),
         Err(fault) => Err(Failure::new(Exit::Refused, format!("do not use it: {fault}")).data(json!({"valid": false, "signatures": rows}))),
     }

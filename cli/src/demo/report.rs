@@ -5,29 +5,30 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{
-    stage::EVALUATION,
+    stage::{EVALUATION, Setting},
     story::{Answered, Told},
 };
 use crate::output::{Answer, Exit, Failure, bytes, table};
 
-/// The demo's own bars.
-const LEAST_FP32: f64 = 0.88;
+/// The demo's own bar for the quantizer.
 const MOST_IMAGES_LOST: u64 = 4;
 
 /// Everything that is printed.
 pub(super) struct Figures {
     pub(super) told: Told,
+    pub(super) setting: Setting,
     pub(super) pooled: Option<f64>,
+    /// Of the same run without noise.
+    pub(super) noiseless: Option<f64>,
     pub(super) seconds: f64,
     pub(super) dir: Option<PathBuf>,
-    pub(super) rounds: u32,
 }
 
 pub(super) fn report(figures: &Figures) -> Result<Answer, Failure> {
     let told = &figures.told;
     let data = data(figures);
     let text = text(figures);
-    let faults = faults(told);
+    let faults = faults(told, figures.setting.least_accuracy());
     if faults.is_empty() {
         return Ok(Answer::new(data, text));
     }
@@ -35,12 +36,12 @@ pub(super) fn report(figures: &Figures) -> Result<Answer, Failure> {
 }
 
 /// What the demo asserts, and nothing else.
-fn faults(told: &Told) -> Vec<String> {
+fn faults(told: &Told, least: f64) -> Vec<String> {
     let mut faults = Vec::new();
     let measured = &told.manifest.measured;
     let fp32 = measured.fp32_accuracy.unwrap_or_default();
-    if fp32 < LEAST_FP32 {
-        faults.push(format!("fp32 accuracy {fp32:.4} is below {LEAST_FP32}"));
+    if fp32 < least {
+        faults.push(format!("fp32 accuracy {fp32:.4} is below {least}"));
     }
     let int8 = measured.correct.unwrap_or_default();
     let lost = measured.fp32_correct.unwrap_or(u64::MAX).saturating_sub(int8);
@@ -64,17 +65,20 @@ fn percentile(sorted: &[u64], p: f64) -> u64 {
 }
 
 fn data(figures: &Figures) -> serde_json::Value {
-    let Figures { told, pooled, seconds, dir, rounds } = figures;
-    let measured = &told.manifest.measured;
+    let Figures { told, setting, pooled, noiseless, seconds, dir } = figures;
+    let (measured, privacy) = (&told.manifest.measured, &told.manifest.privacy);
+    let budget = privacy.budget.as_ref();
     let mut data = json!({
         "seconds": seconds,
-        "rounds": rounds,
+        "rounds": setting.rounds,
         "accuracy": {"federated_fp32": measured.fp32_accuracy, "federated_int8": measured.accuracy, "pooled_fp32": pooled,
-            "noiseless_fp32": measured.fp32_accuracy},
+            "noiseless_fp32": if budget.is_some() { *noiseless } else { measured.fp32_accuracy }},
         "size": {"fp32_bytes": measured.fp32_bytes, "int8_bytes": measured.bytes},
         "latency_us": {"p50": percentile(&told.latency_us, 0.5), "p99": percentile(&told.latency_us, 0.99)},
-        "privacy": {"unit": "none", "epsilon_coordinator": null, "epsilon_outsider": null, "delta": null, "secure_aggregation": "off",
-            "statement": told.run.privacy},
+        "privacy": {"unit": privacy.unit, "secure_aggregation": privacy.secure_aggregation, "statement": told.run.privacy,
+            "epsilon_coordinator": budget.and_then(|b| b.epsilon_coordinator), "epsilon_outsider": budget.map(|b| b.epsilon_outsider),
+            "delta": budget.map(|b| b.delta), "adjacency": budget.map(|b| &b.adjacency),
+            "noise_to_clip": told.run.spent.as_ref().map(|spent| spent.noise_to_clip)},
         "release": {"id": told.release.release, "digest": told.release.digest},
         "gates": told.release.gates,
         "images": told.images,
@@ -92,16 +96,19 @@ fn data(figures: &Figures) -> serde_json::Value {
 }
 
 fn text(figures: &Figures) -> String {
-    let Figures { told, pooled, seconds, dir, rounds } = figures;
+    let Figures { told, setting, pooled, noiseless, seconds, dir } = figures;
     let measured = &told.manifest.measured;
     let percent = |accuracy: Option<f64>| accuracy.map_or_else(|| "not measured".to_owned(), |a| format!("{a:.4}"));
     let size = |size: Option<u64>| size.map_or_else(|| "not measured".to_owned(), bytes);
     let images = told.images;
     let mut lines = vec![
         String::new(),
-        format!("{} rounds, release and rollout in {seconds:.1} s; {images} images of {EVALUATION}, none seen in training", rounds),
+        format!("{} rounds, release and rollout in {seconds:.1} s; {images} images of {EVALUATION}, none seen in training", setting.rounds),
         format!("accuracy   federated fp32 {}   federated INT8 {}", percent(measured.fp32_accuracy), percent(measured.accuracy)),
     ];
+    if let Some(noiseless) = noiseless {
+        lines.push(format!("           without noise  {noiseless:.4}   (the same run, clipped alike)"));
+    }
     if let Some(pooled) = pooled {
         lines.push(format!("           pooled fp32    {pooled:.4}   (the same model on all nodes' data in one place)"));
     }
@@ -112,7 +119,11 @@ fn text(figures: &Figures) -> String {
         percentile(&told.latency_us, 0.99),
         told.latency_us.len(),
     ));
-    lines.push(format!("privacy    {}", told.run.privacy));
+    lines.push(format!("privacy    {}", told.manifest.privacy.to_string().replace('\n', "\n           ")));
+    if let Some(spent) = &told.run.spent {
+        let what = if spent.noise_to_clip > 1.0 { ": an update is mostly noise" } else { "" };
+        lines.push(format!("           a round's noise is {:.2} times as long as the clip norm{what}", spent.noise_to_clip));
+    }
     lines.push(format!("release    {} {}", told.release.release, told.release.digest));
     let rows: Vec<_> = told
         .nodes

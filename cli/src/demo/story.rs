@@ -24,7 +24,7 @@ use tonic::Code;
 
 use super::{failed, fleet::Fleet, http::Client, stage::Stage};
 use crate::{
-    cmd::run::submit_spec,
+    cmd::run::{privacy, submit_spec},
     output::{Exit, Failure, err},
     progress,
     remote::{Operator, Remote, refused, view},
@@ -71,7 +71,7 @@ pub(super) async fn tell(stage: &Stage, fleet: &Fleet, json: bool) -> Result<Tol
     gather(&mut remote, stage.nodes.len()).await?;
     let submitted = submit_spec(&mut remote, &stage.run, &stage.folder, Some("demo")).await?;
     if !json {
-        err(&format!("{} nodes enrolled over TLS 1.3; {} submitted\nprivacy: {}", stage.nodes.len(), submitted.run, submitted.privacy));
+        err(&format!("{} nodes enrolled over TLS 1.3; {} submitted\n{}", stage.nodes.len(), submitted.run, privacy(&submitted)));
     }
     let run = rounds(&mut remote, &submitted, json).await?;
     let name = run.release.clone().ok_or_else(|| Failure::internal("the run ended without a release").data(json!(run)))?;

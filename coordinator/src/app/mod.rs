@@ -21,9 +21,11 @@ use sapwood_failpoint::Killed;
 use sapwood_protocol::{
     Fault, ReleaseId, RunId, Secrets, Timestamp,
     fault::{Lack, Misuse},
+    ledger,
     release::{ReleaseRef, manifest::RolloutPolicy, view::ReleaseView},
     rollout::{self, Rollout},
     run::{self, Run},
+    spec::PrivacyUnit,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -31,7 +33,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
 
 pub(crate) use self::shelf::Shelf;
 pub use self::{
-    nodes::{Upload, UploadHeader, receipt},
+    nodes::{Said, Upload, UploadHeader, receipt},
     serve::serve,
     submit::Submission,
 };
@@ -40,9 +42,10 @@ use crate::{
     drive::{
         Actor, Address, Context, End, Life,
         rollout::{self as rollouts, RolloutHands},
-        run::{self as runs, Held, RunHands, Shop},
+        run::{self as runs, Held, RunHands, Secure, Shop},
     },
     fleet::Fleet,
+    ledgers::{Budgets, Ledgers},
     objects::{ObjectError, Objects},
     release::{Release, Work},
     store::{Intent, Store, StoreError, StreamName, Submitted, Writer},
@@ -73,6 +76,10 @@ pub struct Parts {
     pub secrets: fn() -> Box<dyn Secrets>,
     /// How much at once.
     pub limits: Limits,
+    /// The privacy budgets of the population.
+    pub budgets: Budgets,
+    /// The store comes from a backup: whatever was spent since is not in it.
+    pub restored: bool,
 }
 
 /// How much at once.
@@ -147,6 +154,7 @@ struct Inner {
 struct RunHandle {
     address: Address<run::Input>,
     held: Held,
+    secure: Secure,
     states: watch::Receiver<Arc<Run>>,
 }
 
@@ -214,7 +222,7 @@ impl State {
     /// # Errors
     /// If the store cannot be read or written.
     pub async fn start(parts: Parts) -> Result<Self, CoordinatorError> {
-        let Parts { store, objects, clock, work, secrets, limits } = parts;
+        let Parts { store, objects, clock, work, secrets, limits, budgets, restored } = parts;
         let (writer, _) = Writer::start(Arc::clone(&store));
         let life = Life::default();
         let mut random = secrets();
@@ -223,8 +231,12 @@ impl State {
         let name = name.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let holder: Arc<str> = String::from_utf8_lossy(&store.constant(INSTANCE, name.into_bytes()).await?).into();
         let fleet = Fleet::open(Arc::clone(&store), writer.clone(), Arc::clone(&clock), life.clone(), &mut *random).await?;
+        let cx = Context { store, writer, clock, life, fleet, holder, secrets };
+        let ledgers = Arc::new(Ledgers::default());
+        ledgers.start(&cx, &budgets, restored).await??;
         let shop = Shop {
-            cx: Context { store, writer, clock, life, fleet, holder, secrets },
+            cx,
+            ledgers,
             objects,
             uploads: Uploads::new(limits.upload_memory),
             work,
@@ -267,6 +279,7 @@ impl State {
             }
             Ok(())
         });
+        self.settle_ended();
         for row in store.streams("rollout", true).await? {
             self.resume_rollout(row.name).await?;
         }
@@ -318,10 +331,10 @@ impl State {
     }
 
     fn run_hands(&self, address: &Address<run::Input>, run: Run) -> (watch::Receiver<Arc<Run>>, RunHands, RunHandle) {
-        let (run, held) = (Arc::new(run), Held::default());
+        let (run, held, secure) = (Arc::new(run), Held::default(), Secure::default());
         let (sender, states) = watch::channel(Arc::clone(&run));
-        let hands = RunHands::new(self.0.shop.clone(), address.clone(), &run, held.clone(), sender);
-        let handle = RunHandle { address: address.clone(), held, states: states.clone() };
+        let hands = RunHands::new(self.0.shop.clone(), address.clone(), &run, held.clone(), secure.clone(), sender);
+        let handle = RunHandle { address: address.clone(), held, secure, states: states.clone() };
         (states, hands, handle)
     }
 
@@ -341,6 +354,33 @@ impl State {
             };
             finished(&run, &end);
             lock(&state.0.runs).remove(&run);
+            let unit = handle.states.borrow().created().spec.privacy.unit;
+            if matches!(end, End::Over) && unit != PrivacyUnit::None {
+                state.settle(unit, run).await;
+            }
+            Ok(())
+        });
+    }
+
+    /// What a run that is over reserved and was not charged is free again. If that does not work now, the next start does it.
+    async fn settle(&self, unit: PrivacyUnit, run: RunId) {
+        if let Err(fault) = self.0.shop.ledgers.ask(unit, ledger::Input::Settle { run: run.clone() }).await {
+            tracing::warn!(%run, %fault, "what the run reserved of the privacy budget stays reserved for now");
+        }
+    }
+
+    /// Reservations of runs that are over, or that never came to be.
+    fn settle_ended(&self) {
+        // As it is before anybody can submit: a run that reserves now is not there yet.
+        let (state, open) = (self.clone(), self.ledgers().open_runs());
+        self.life().spawn(async move {
+            for (unit, run) in open {
+                match state.store().stream(&StreamName::run(&run)).await {
+                    Ok(Some(row)) if row.live => {}
+                    Ok(_) => state.settle(unit, run).await,
+                    Err(error) => tracing::warn!(%run, %error, "what the run reserved of the privacy budget stays reserved for now"),
+                }
+            }
             Ok(())
         });
     }
@@ -464,7 +504,15 @@ impl State {
                             return Ok(());
                         }
                     }
-                    Ok(_) => return Ok(()),
+                    Ok(_) => {
+                        // It never came to be, or is over: what it reserved is free.
+                        if let Ok(run) = name.name().parse() {
+                            for (unit, _) in state.ledgers().open_runs().into_iter().filter(|(_, open)| *open == run) {
+                                state.settle(unit, run.clone()).await;
+                            }
+                        }
+                        return Ok(());
+                    }
                     Err(error) => tracing::warn!(stream = %name, %error, "it still cannot be read"),
                 }
             }
@@ -507,6 +555,10 @@ impl State {
     /// The nodes.
     pub fn fleet(&self) -> &Arc<Fleet> {
         &self.0.shop.cx.fleet
+    }
+    /// The privacy ledgers.
+    pub fn ledgers(&self) -> &Ledgers {
+        &self.0.shop.ledgers
     }
     /// The tasks of this process.
     pub fn life(&self) -> &Life {

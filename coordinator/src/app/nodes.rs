@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use sapwood_failpoint as failpoint;
+use sapwood_privacy::wire;
 use sapwood_protocol::{
     Digest, Fault, NodeId, RunId, SessionId, Ticket,
     fault::{Expiry, Lack, Misbehaviour, Misuse},
     rollout::{self, NodeStatus},
-    round::{Decline, Receipt, Terms},
+    round::{Codec, Decline, Receipt, Stage, Terms},
     run::{Input, Run},
 };
 
@@ -77,6 +78,26 @@ impl Upload {
     }
 }
 
+/// What a node is told in a secure sum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The message of the next stage.
+    Message(Vec<u8>),
+    /// Nothing follows.
+    Receipt(Receipt),
+}
+
+fn gone() -> Fault {
+    Lack::Resource { what: "the coordinator", why: "it is about to stop or to start again; try again soon".into() }.into()
+}
+
+/// Nobody else is waited for in this stage. The run hears of it even if whoever was heard last hangs up now.
+async fn complete(run: &RunHandle, session: SessionId, stage: Stage) {
+    let address = run.address.clone();
+    let told = tokio::spawn(failpoint::inherit(async move { address.tell(Input::StageComplete { session, stage }).await }));
+    let _ = told.await;
+}
+
 /// Comes back when the attempt of this session is over.
 async fn over(run: &RunHandle, session: SessionId) {
     let gone = |run: &Arc<Run>| run.terms().is_none_or(|terms| terms.session != session);
@@ -87,8 +108,13 @@ async fn over(run: &RunHandle, session: SessionId) {
 /// An update is looked at alone before it is added: in a sum, nobody could say whose fault it was.
 async fn checked(received: Received, terms: Arc<Terms>) -> Result<Received, Fault> {
     let check = move || {
-        let verdict = terms.encoding.encoding().and_then(|encoding| {
-            encoding.check(&received.bytes, terms.dimension()).map_err(|fault| {
+        let verdict = terms.codec().and_then(|codec| {
+            let looked_at = match &codec {
+                // Behind masks and noise nothing but the form can be checked.
+                Codec::Exact(encoding) if terms.secure.is_none() => encoding.check(&received.bytes, terms.dimension()),
+                _ => wire::check(&[&received.bytes], codec.elements(terms.dimension()), codec.bits()),
+            };
+            looked_at.map_err(|fault| {
                 let why = format!("node {}: {fault}", received.key.node);
                 Misbehaviour::Malformed { what: "update", why }.into()
             })
@@ -155,6 +181,56 @@ impl State {
             () = over(&run, session) => return Err(Expiry::Session.into()),
         };
         Ok(Upload { inner, run, terms })
+    }
+
+    /// Takes a node's message of a stage of the secure sum, and waits for what the node is told next. An empty message only waits.
+    ///
+    /// # Errors
+    /// Only what may be different later; everything else is in the receipt.
+    pub async fn exchange(&self, node: &NodeId, run: &RunId, session: SessionId, stage: Stage, message: &[u8]) -> Result<Said, Fault> {
+        match self.try_exchange(node, run, session, stage, message).await {
+            Ok(said) => Ok(said),
+            Err(fault) => receipt(Err(fault)).map(Said::Receipt),
+        }
+    }
+
+    async fn try_exchange(&self, node: &NodeId, run: &RunId, session: SessionId, stage: Stage, message: &[u8]) -> Result<Said, Fault> {
+        let run = self.driven(run).await?;
+        let live = run.states.borrow().terms().is_some_and(|terms| terms.session == session);
+        if !live {
+            return Err(Expiry::Session.into());
+        }
+        // Found by a test: tasks leave before the session is made, and a fast node was told that it came too late.
+        tokio::select! {
+            () = run.secure.opened(session) => {}
+            () = over(&run, session) => return Err(Expiry::Session.into()),
+        }
+        if !message.is_empty() {
+            let taken = run.secure.with(session, |secure| secure.receive(node, message)).ok_or(Expiry::Session)?;
+            match taken {
+                Ok(true) => complete(&run, session, stage).await,
+                Ok(false) => {}
+                Err(fault) => {
+                    // One that broke its word is not waited for.
+                    let at_hand = run.secure.with(session, |secure| (secure.is_complete(), secure.stage()));
+                    if let Some((true, stage)) = at_hand {
+                        complete(&run, session, stage).await;
+                    }
+                    return Err(fault);
+                }
+            }
+        }
+        if stage == Stage::Unmasking {
+            return Ok(Said::Receipt(Receipt::Accepted));
+        }
+        // The stage ends when that is durable, not before.
+        let mut states = run.states.clone();
+        let ended =
+            |run: &Arc<Run>| run.terms().is_none_or(|terms| terms.session != session) || run.stage().is_none_or(|at_hand| at_hand > stage);
+        let next = states.wait_for(ended).await.map_err(|_| gone())?.stage();
+        let next = next.filter(|next| Some(*next) == stage.next()).ok_or(Expiry::Session)?;
+        let said = run.secure.with(session, |secure| secure.message_for(node, next)).ok_or(Expiry::Session)?;
+        Ok(Said::Message(said.ok_or_else(|| Expiry::Dropped { node: node.clone() })?))
     }
 
     /// A node cannot take part.

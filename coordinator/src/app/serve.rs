@@ -55,7 +55,9 @@ pub async fn serve(config: Config, ready: impl FnOnce(SocketAddr), shutdown: imp
     let listener = TcpListener::bind(config.listen).await.map_err(|source| listen(&config, source))?;
     let address = listener.local_addr().map_err(|source| listen(&config, source))?;
     let limits = Limits { upload_memory: config.limits.upload_memory };
-    let parts = Parts { store: Arc::clone(&store) as Arc<dyn Store>, objects, clock: Arc::clone(&clock), work, secrets, limits };
+    let (budgets, restored) = (config.budgets.clone(), config.restored);
+    let parts =
+        Parts { store: Arc::clone(&store) as Arc<dyn Store>, objects, clock: Arc::clone(&clock), work, secrets, limits, budgets, restored };
     let state = State::start(parts).await?;
 
     let renewing = (Arc::clone(&certificate), self::ca(&config)?, config.public_names.clone(), Arc::clone(&clock));

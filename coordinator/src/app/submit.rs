@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use sapwood_models::{Model, train};
+use sapwood_privacy::ledger::Rho;
 use sapwood_protocol::{
     Digest, Fault, RunId,
     fault::{Lack, Misuse},
-    run::Created,
-    spec::{self, Spec},
+    ledger, round,
+    run::{Created, Run},
+    spec::{self, PrivacyUnit, Spec},
     view::RunView,
 };
 
@@ -66,11 +68,28 @@ impl State {
         let run = self.name_for(&spec.name).await?;
         let created = Created { run: run.clone(), spec, model, preprocess, schema, params, length, operators: Vec::new(), at: self.now() };
         let stream = StreamName::run(&run);
+        // All that the run may ever cost, before it begins; whatever happens behind this line over-counts.
+        let unit = created.spec.privacy.unit;
+        if unit != PrivacyUnit::None {
+            // What cannot be is refused before anything is reserved.
+            Run::create(created.clone())?;
+            let plan = round::plan(&created.spec, length)?;
+            // Found by a test: costs are rounded up one by one, so the sum of the rounds' is more than the run's rounded up once.
+            let round = Rho::cost(plan.rho_round).map_err(|fault| Misuse::Setting { key: "privacy".into(), why: fault.to_string() })?;
+            let total = round.trillionths().saturating_mul(u64::from(plan.rounds));
+            let reserve = ledger::Input::Reserve { run: run.clone(), total };
+            self.ledgers().ask(unit, reserve).await?;
+        }
         let submitted = (!submission.token.is_empty()).then_some(Submitted { token: submission.token, request, stream });
-        self.create_run(created, submitted).await?.map_err(|error| match error {
-            StoreError::Conflict { what } => Lack::Resource { what: "the run's name", why: format!("{what}; try again") }.into(),
-            other => Fault::from(other),
-        })?;
+        if let Err(error) = self.create_run(created, submitted).await? {
+            if unit != PrivacyUnit::None && error.is_verdict() {
+                self.settle(unit, run).await;
+            }
+            return Err(match error {
+                StoreError::Conflict { what } => Lack::Resource { what: "the run's name", why: format!("{what}; try again") }.into(),
+                other => Fault::from(other),
+            });
+        }
         self.run(&run).await
     }
 
@@ -99,7 +118,11 @@ impl State {
     async fn name_for(&self, name: &str) -> Result<RunId, Fault> {
         let taken = self.store().streams("run", false).await?;
         let number = |row: &crate::store::StreamRow| row.name.name().strip_prefix(name)?.strip_prefix('-')?.parse::<u32>().ok();
-        let next = taken.iter().filter_map(number).max().unwrap_or(0) + 1;
+        let mut next = taken.iter().filter_map(number).max().unwrap_or(0) + 1;
+        // A run that reserved and never came to be has used its name up.
+        while next < MOST && self.ledgers().knows(&format!("{name}-{next}").parse()?) {
+            next += 1;
+        }
         if next >= MOST {
             return Err(Misuse::Setting { key: "name".into(), why: "it was used too often; choose another one".into() }.into());
         }

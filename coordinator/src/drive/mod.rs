@@ -16,6 +16,7 @@
 //! What takes long (aggregating, scoring, building) runs beside the driver and comes back as mail.
 
 mod actor;
+pub(crate) mod ledger;
 mod life;
 mod points;
 pub mod rollout;
@@ -145,7 +146,7 @@ fn gone() -> Fault {
 
 /// All places in the drivers, the objects and the release pipeline where a test may kill the coordinator.
 pub fn failpoints() -> Vec<Point> {
-    let pairs = points::RUN.iter().chain(points::ROLLOUT).flat_map(|pair| [pair.after_commit, pair.before_send]);
+    let pairs = points::RUN.iter().chain(points::ROLLOUT).chain(points::LEDGER).flat_map(|pair| [pair.after_commit, pair.before_send]);
     pairs.chain(run::POINTS.iter().chain(crate::objects::POINTS).copied()).collect()
 }
 

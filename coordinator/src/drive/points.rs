@@ -34,6 +34,8 @@ pairs! {
     "update_accepted" "update-accepted",
     "node_dropped" "node-dropped",
     "collection_closed" "collection-closed",
+    "stage_closed" "stage-closed",
+    "charged" "charged",
     "attempt_aborted" "attempt-aborted",
     "round_committed" "round-committed",
     "evaluated" "evaluated",
@@ -65,6 +67,16 @@ pairs! {
     "superseded" "superseded",
 }
 
+pairs! {
+    /// Of a privacy ledger.
+    LEDGER, "ledger":
+    "budgeted" "budgeted",
+    "reserved" "reserved",
+    "charged" "charged",
+    "settled" "settled",
+    "restored" "restored",
+}
+
 /// The points of `kind`.
 pub(super) fn of(table: &'static [Pair], kind: &str) -> &'static Pair {
     table.iter().find(|pair| pair.kind == kind).expect("a test compares the tables with the protocols' kinds of events")
@@ -76,7 +88,12 @@ mod tests {
 
     #[test]
     fn every_kind_of_event_has_its_points() {
-        for (table, kinds) in [(RUN, sapwood_protocol::run::Event::KINDS), (ROLLOUT, sapwood_protocol::rollout::Event::KINDS)] {
+        let kinds = [
+            (RUN, sapwood_protocol::run::Event::KINDS),
+            (ROLLOUT, sapwood_protocol::rollout::Event::KINDS),
+            (LEDGER, sapwood_protocol::ledger::Event::KINDS),
+        ];
+        for (table, kinds) in kinds {
             let named: Vec<_> = table.iter().map(|pair| pair.kind).collect();
             assert_eq!(named, kinds);
             for pair in table {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,7 +10,10 @@ use bytes::Bytes;
 use sapwood_failpoint::{self as failpoint, Killed};
 use sapwood_protocol::{
     Digest, Fault, Machine as _, NodeId, RunId, SessionId,
-    round::{Task, Terms, Withdrawal},
+    fault::Misuse,
+    ledger,
+    membership::participant,
+    round::{SecureSession, Stage, Task, Terms, Withdrawal},
     run::{CandidateOutcome, Created, Effect, Event, Input, Run},
     view::RunView,
 };
@@ -19,8 +22,9 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Address, Context, Hands, Index, Life, Pair, Protocol, points};
 use crate::{
-    aggregate::{AggregateError, Sum},
+    aggregate::{AggregateError, Opened, Sum},
     app::{ReleaseDocument, Shelf},
+    ledgers::Ledgers,
     objects::{ObjectError, Objects},
     release::{BuildJob, Built, EvaluateJob, Work, WorkError},
     store::{Letter, LetterKind, ReleaseRow},
@@ -127,6 +131,40 @@ impl Drop for Holding {
     }
 }
 
+/// The secure sum of the open attempt. Those who take messages in share it with the driver.
+#[derive(Clone, Default)]
+pub struct Secure(Arc<Slot>);
+
+#[derive(Default)]
+struct Slot {
+    session: Mutex<Option<SecureSession>>,
+    /// The attempt whose session was put here last.
+    opened: watch::Sender<Option<SessionId>>,
+}
+
+impl Secure {
+    /// Runs `body` on the session, if it is of this attempt.
+    pub(crate) fn with<T>(&self, session: SessionId, body: impl FnOnce(&mut SecureSession) -> T) -> Option<T> {
+        self.slot().as_mut().filter(|secure| secure.session() == session).map(body)
+    }
+    /// Waits until there is a session of this attempt: a node may answer its task before there is.
+    pub(crate) async fn opened(&self, session: SessionId) {
+        // Never an error: the sender is here.
+        let _ = self.0.opened.subscribe().wait_for(|opened| *opened == Some(session)).await;
+    }
+    fn slot(&self) -> MutexGuard<'_, Option<SecureSession>> {
+        self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn put(&self, session: Option<SecureSession>) {
+        let opened = session.as_ref().map(SecureSession::session);
+        *self.slot() = session;
+        self.0.opened.send_replace(opened);
+    }
+    fn take(&self, session: SessionId) -> Option<SecureSession> {
+        self.slot().take_if(|secure| secure.session() == session)
+    }
+}
+
 /// What every run of a process shares.
 #[derive(Clone)]
 pub(crate) struct Shop {
@@ -138,6 +176,7 @@ pub(crate) struct Shop {
     pub(crate) turn: Arc<Semaphore>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) releases: Arc<watch::Sender<u64>>,
+    pub(crate) ledgers: Arc<Ledgers>,
 }
 
 /// The hands of one run.
@@ -147,17 +186,30 @@ pub(crate) struct RunHands {
     created: Arc<Created>,
     topic: String,
     held: Held,
+    /// In clear.
     sum: Option<Sum>,
+    /// Masked.
+    secure: Secure,
+    /// The attempt that updates are taken for.
+    open: SessionId,
     states: watch::Sender<Arc<Run>>,
     /// The release that was built, until its event is committed.
     built: Arc<Mutex<Option<ReleaseDocument>>>,
 }
 
 impl RunHands {
-    pub(crate) fn new(shop: Shop, address: Address<Input>, run: &Arc<Run>, held: Held, states: watch::Sender<Arc<Run>>) -> Self {
+    pub(crate) fn new(
+        shop: Shop,
+        address: Address<Input>,
+        run: &Arc<Run>,
+        held: Held,
+        secure: Secure,
+        states: watch::Sender<Arc<Run>>,
+    ) -> Self {
         let created = Arc::new(run.created().clone());
         let topic = topic(created.run.as_str());
-        Self { shop, address, created, topic, held, sum: None, states, built: Arc::default() }
+        let (open, built) = (SessionId::new([0; 32]), Arc::default());
+        Self { shop, address, created, topic, held, sum: None, secure, open, states, built }
     }
 
     fn run(&self) -> &RunId {
@@ -182,7 +234,71 @@ impl RunHands {
         });
     }
 
-    async fn add(&mut self, node: NodeId, digest: Digest) {
+    /// Opens the accumulator, in clear or masked.
+    fn open(&mut self, terms: Box<Terms>) -> Vec<Input> {
+        (self.sum, self.open) = (None, terms.session);
+        self.secure.put(None);
+        if terms.secure.is_none() {
+            return match Sum::new(terms) {
+                Ok(sum) => {
+                    self.sum = Some(sum);
+                    Vec::new()
+                }
+                Err(fault) => vec![Input::Broken { why: fault.to_string() }],
+            };
+        }
+        let fleet = &self.shop.cx.fleet;
+        match SecureSession::new(&terms, |node| participant(&fleet.membership(node)?)) {
+            Ok(secure) => {
+                self.secure.put(secure);
+                Vec::new()
+            }
+            Err(fault) => vec![Input::StageFailed { session: terms.session, why: fault.to_string() }],
+        }
+    }
+
+    /// Ends a stage of the secure sum.
+    async fn close(&self, session: SessionId, stage: Stage) -> Vec<Input> {
+        let secure = self.secure.clone();
+        match Life::block(move || secure.with(session, |secure| secure.close(stage))).await {
+            None => vec![lost(session)],
+            // Another stage is at hand.
+            Some(None) => Vec::new(),
+            Some(Some(Ok(members))) => vec![Input::StageClosed { session, stage, members }],
+            Some(Some(Err(why))) => vec![Input::StageFailed { session, why }],
+        }
+    }
+
+    /// The ledger first: what comes next reveals the sum.
+    async fn charge(&self, session: SessionId, rho: u64, members: Vec<NodeId>) -> Vec<Input> {
+        let charge = ledger::Input::Charge { run: self.run().clone(), session, rho };
+        vec![match self.shop.ledgers.ask(self.created.spec.privacy.unit, charge).await {
+            Ok(()) => Input::Charged { session, members },
+            Err(Fault::Misuse(Misuse::State { why, .. } | Misuse::Setting { why, .. })) => Input::ChargeRefused { session, why },
+            Err(fault) => Input::StageFailed { session, why: fault.to_string() },
+        }]
+    }
+
+    async fn add(&mut self, node: NodeId, digest: Digest) -> Vec<Input> {
+        if self.sum.is_none() {
+            return self.add_masked(node, digest).await;
+        }
+        self.add_clear(node, digest).await;
+        Vec::new()
+    }
+
+    async fn add_masked(&self, node: NodeId, digest: Digest) -> Vec<Input> {
+        let session = self.open;
+        let Some(update) = self.held.take(&Key { node: node.clone(), session, digest }) else { return vec![lost(session)] };
+        let secure = self.secure.clone();
+        match Life::block(move || secure.with(session, |secure| secure.add(&node, &[&update.bytes]))).await {
+            Some(Ok(())) => Vec::new(),
+            Some(Err(fault)) => vec![Input::StageFailed { session, why: fault.to_string() }],
+            None => vec![lost(session)],
+        }
+    }
+
+    async fn add_clear(&mut self, node: NodeId, digest: Digest) {
         let Some(mut sum) = self.sum.take() else { return };
         let key = Key { node, session: sum.session(), digest };
         let Some(update) = self.held.take(&key) else {
@@ -202,19 +318,26 @@ impl RunHands {
         });
     }
 
-    fn aggregate(&mut self, terms: &Terms, server_lr: f64) {
+    fn aggregate(&mut self, terms: Box<Terms>, server_lr: f64) {
         let session = terms.session;
-        let Some(sum) = self.sum.take_if(|sum| sum.session() == session) else {
-            self.beside(async move { Ok(Input::AggregateFailed { session, why: "the sum is no longer in memory".into() }) });
-            return;
-        };
+        let clear = self.sum.take_if(|sum| sum.session() == session);
+        let masked = self.secure.take(session);
         let (objects, shelf, run) = (self.shop.objects.clone(), Arc::clone(&self.shop.shelf), self.run().clone());
+        let secrets = Arc::new(Mutex::new((self.shop.cx.secrets)()));
         self.beside(async move {
-            let sum = Arc::new(sum);
+            let opened = Life::block(move || match (clear, masked) {
+                (Some(sum), _) => sum.open(),
+                (None, Some(secure)) => Opened::unmask(terms, secure, std::thread::available_parallelism().map_or(1, usize::from)),
+                (None, None) => Err(AggregateError::Unusable("the sum is no longer in memory".into())),
+            });
+            let opened = match opened.await {
+                Ok(opened) => Arc::new(opened),
+                Err(error) => return Ok(Input::AggregateFailed { session, why: error.to_string() }),
+            };
             loop {
-                let (sum, objects) = (Arc::clone(&sum), objects.clone());
-                let outcome = Life::block(move || sum.commit(&objects, server_lr)).await;
-                return Ok(match outcome {
+                let (sum, objects, secrets) = (Arc::clone(&opened), objects.clone(), Arc::clone(&secrets));
+                let commit = move || sum.commit(&objects, server_lr, &mut **secrets.lock().unwrap_or_else(PoisonError::into_inner));
+                return Ok(match Life::block(commit).await {
                     Ok((params, totals)) => {
                         PARAMETERS_STORED.reached()?;
                         shelf.pin(&run, params);
@@ -261,13 +384,15 @@ impl RunHands {
             nodes.extend(round.cohort.iter().filter(|node| !dropped.contains(node)).cloned());
         }
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
+        let statement = machine.statement();
         let rounds = u32::try_from(rounds.len()).unwrap_or(u32::MAX);
         self.beside(async move {
             let turn = Arc::clone(&shop.turn);
             let built = heavy(&turn, move || {
                 let Created { run, spec, model, preprocess, .. } = &*created;
                 let (objects, model, preprocess, nodes) = (&shop.objects, *model, *preprocess, &nodes[..]);
-                shop.work.build(&BuildJob { run, spec, objects, model, preprocess, params, rounds, nodes, finished })
+                let statement = statement.as_ref();
+                shop.work.build(&BuildJob { run, spec, objects, model, preprocess, params, rounds, statement, nodes, finished })
             });
             Ok(Input::Candidate(match built.await? {
                 Ok(built) => {
@@ -282,6 +407,10 @@ impl RunHands {
             }))
         });
     }
+}
+
+fn lost(session: SessionId) -> Input {
+    Input::StageFailed { session, why: "it is no longer in memory".into() }
 }
 
 /// Scores or builds, one at a time, until it is done or cannot be: a full disk is waited for, a panic is a failure.
@@ -331,8 +460,12 @@ impl Hands<Run> for RunHands {
     }
 
     fn index(&self, machine: &Run, events: &[Event]) -> Index {
-        let listed =
-            |event: &Event| !matches!(event, Event::UpdateAccepted { .. } | Event::NodeDropped { .. } | Event::CollectionClosed { .. });
+        let listed = |event: &Event| {
+            !matches!(
+                event,
+                Event::UpdateAccepted { .. } | Event::NodeDropped { .. } | Event::CollectionClosed { .. } | Event::StageClosed { .. }
+            )
+        };
         let summary = events.iter().any(listed).then(|| {
             let mut summary = Summary::of(machine);
             // Lists do not need the whole history, and each commit would write it again.
@@ -351,16 +484,20 @@ impl Hands<Run> for RunHands {
     async fn perform(&mut self, machine: &Run, effect: Effect) -> Result<Vec<Input>, Killed> {
         match effect {
             Effect::AskRoster => return Ok(vec![Input::Roster(self.shop.cx.fleet.trainers())]),
-            Effect::Open(terms) => match Sum::new(terms) {
-                Ok(sum) => self.sum = Some(sum),
-                Err(fault) => return Ok(vec![Input::Broken { why: fault.to_string() }]),
-            },
+            Effect::Open(terms) => return Ok(self.open(terms)),
+            Effect::CloseStage { session, stage } => return Ok(self.close(session, stage).await),
+            Effect::Gone { node, session } => {
+                let stage = self.secure.with(session, |secure| secure.leave(&node).then(|| secure.stage())).flatten();
+                return Ok(stage.into_iter().map(|stage| Input::StageComplete { session, stage }).collect());
+            }
+            Effect::Charge { session, cost, members } => return Ok(self.charge(session, cost.coordinator, members).await),
             // Told by letter.
             Effect::Assign { .. } | Effect::Withdraw { .. } => {}
-            Effect::Add { node, digest } => self.add(node, digest).await,
-            Effect::Aggregate { terms, server_lr, .. } => self.aggregate(&terms, server_lr),
+            Effect::Add { node, digest } => return Ok(self.add(node, digest).await),
+            Effect::Aggregate { terms, server_lr, .. } => self.aggregate(terms, server_lr),
             Effect::Discard { session } => {
                 self.sum.take_if(|sum| sum.session() == session);
+                drop(self.secure.take(session));
                 self.shop.uploads.forget(session);
                 self.held.forget(session);
             }
@@ -396,6 +533,7 @@ impl Hands<Run> for RunHands {
     fn forget(&mut self) {
         // Updates that wait for their decision stay: the attempt may go on, and their letters are still to be read.
         self.sum = None;
+        self.secure.put(None);
     }
 
     fn roster(&self, machine: &Run) -> Option<Input> {

@@ -98,6 +98,8 @@ pub struct Fleet {
 }
 
 struct Node {
+    /// The enrolment authority's word, as the node showed it.
+    membership: Vec<u8>,
     labels: BTreeMap<String, String>,
     profile: NodeProfile,
     status: Option<NodeStatus>,
@@ -211,7 +213,7 @@ impl Fleet {
             let assigned = known.as_ref().map_or(0, |node| node.assigned);
             let status = status.or_else(|| known.and_then(|node| node.status));
             let line = Some(Line { id, key, levels: levels.clone() });
-            nodes.insert(name.clone(), Node { labels, profile, status, assigned, seen: now, line });
+            nodes.insert(name.clone(), Node { membership, labels, profile, status, assigned, seen: now, line });
             id
         });
         let orders = Orders {
@@ -338,6 +340,11 @@ impl Fleet {
         self.with(|nodes| nodes.get(name).map(|node| node.info(name))).ok_or_else(|| unknown(name))
     }
 
+    /// The enrolment authority's word for a node, as it showed it last.
+    pub fn membership(&self, name: &NodeId) -> Option<Vec<u8>> {
+        self.with(|nodes| nodes.get(name).map(|node| node.membership.clone()))
+    }
+
     /// One node's profile.
     pub fn profile(&self, name: &NodeId) -> Option<NodeProfile> {
         self.with(|nodes| nodes.get(name).map(|node| node.profile.clone()))
@@ -349,7 +356,7 @@ impl Node {
         let corrupt = |error: serde_json::Error| StoreError::Corrupt { what: format!("node {}", row.name), why: error.to_string() };
         let profile = serde_json::from_slice(&row.profile).map_err(corrupt)?;
         let status = row.status.as_deref().map(serde_json::from_slice).transpose().map_err(corrupt)?;
-        Ok(Self { labels: row.labels, profile, status, assigned: 0, seen: row.seen, line: None })
+        Ok(Self { membership: row.membership, labels: row.labels, profile, status, assigned: 0, seen: row.seen, line: None })
     }
 
     fn ring(&self) -> Option<RingId> {

@@ -12,7 +12,7 @@ use sapwood_protocol::{
     Fault, NodeId, RunId, Timestamp,
     fault::{Lack, Misbehaviour},
     membership::SignedMembership,
-    round::Receipt,
+    round::{Receipt, Stage},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,7 +25,7 @@ use super::{
     transfer::{self, Places, malformed},
 };
 use crate::{
-    app::{State, UploadHeader},
+    app::{Said, State, UploadHeader},
     fleet::{NodeHello, NodeProfile, Order, Orders},
     pki::CertificateRequest,
 };
@@ -147,6 +147,22 @@ impl Node for NodeService {
             upload.push(&data).map_err(|fault| status(&fault))?;
         }
         receipt(upload.finish().await)
+    }
+
+    async fn exchange(&self, request: Request<v1::ExchangeRequest>) -> Result<Response<v1::ExchangeReply>, Status> {
+        let caller = self.member(&request)?;
+        let message = request.into_inner();
+        let said = async {
+            let stage = Stage::from_number(message.stage)
+                .ok_or_else(|| Misbehaviour::Malformed { what: "stage", why: "there is none of this number".into() })?;
+            let (run, session) = (message.run.parse()?, convert::session(&message.session)?);
+            self.state.exchange(&caller.node, &run, session, stage, &message.message).await
+        };
+        let reply = match said.await.map_err(|fault| status(&fault))? {
+            Said::Message(message) => v1::ExchangeReply { message: message.into(), outcome: Bytes::new() },
+            Said::Receipt(receipt) => v1::ExchangeReply { message: Bytes::new(), outcome: convert::to_json(&receipt) },
+        };
+        Ok(Response::new(reply))
     }
 
     async fn decline(&self, request: Request<v1::DeclineRequest>) -> Result<Response<v1::Receipt>, Status> {

@@ -122,6 +122,11 @@ impl Operator for OperatorService {
         document(self.state.runs().await)
     }
 
+    async fn show_ledgers(&self, request: Request<v1::ListRequest>) -> Reply<v1::Document> {
+        self.caller(&request)?;
+        document(Ok(self.state.ledgers().views()))
+    }
+
     async fn show_run(&self, request: Request<v1::ByName>) -> Reply<v1::Document> {
         self.caller(&request)?;
         document(async { self.state.run(&request.get_ref().name.parse()?).await }.await)

@@ -97,6 +97,8 @@ impl World {
             work: Arc::new(work),
             secrets: || Box::new(SystemSecrets),
             limits: Limits::default(),
+            budgets: crate::ledgers::Budgets::default(),
+            restored: false,
         });
         let state = state.await.unwrap();
         let trust = TrustFile::parse(&read(deployment.trust())).unwrap();

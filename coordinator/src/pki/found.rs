@@ -217,6 +217,12 @@ trust = "trust.toml"
 # With the authority's folder here, the coordinator answers enrolments by itself: right for a trial, not for a fleet.
 # Move the folder to whoever runs `sapwood fleet authorize`, and remove this line.
 authority = "authority"
+
+# What all runs together may cost whom they protect. What is spent never comes back.
+[budgets.example]
+epsilon = 10.0
+delta = 1e-5
+# A second unit, [budgets.node], would be a budget of its own: runs under one unit are not counted against the other.
 "#,
         options.population,
         options.listen,

@@ -14,7 +14,7 @@ use sapwood_protocol::{
     release::{
         Limits, Manifest, Measured, ReleaseRef, RuntimeVersion, Signatures, SigningKey,
         bundle::{self, Packed},
-        manifest::{GoldenTerms, PrivacyStatement, Provenance, Retention, RolloutPolicy, RuntimeNeeds, SCHEMA, Strategy},
+        manifest::{GoldenTerms, PrivacyStatement, Provenance, Retention, RolloutPolicy, RuntimeNeeds, SCHEMA, SpentBudget, Strategy},
         verify::{ReleaseTrust, verify_release},
     },
     run::EvaluationRecord,
@@ -169,7 +169,8 @@ impl Candidates {
             privacy: PrivacyStatement {
                 secure_aggregation: spec.secure_aggregation.mode.word().into(),
                 unit: spec.privacy.unit.word().into(),
-                statement: spec.privacy_line().into(),
+                statement: spec.privacy_line(),
+                budget: job.statement.map(|statement| SpentBudget::of(statement, job.run)),
             },
             runtime: needs,
             // What is signed has whole seconds, as every foreign reader of RFC 3339 expects.

@@ -36,7 +36,13 @@ impl Card<'_> {
         if let Some(data) = &spec.release.calibration {
             writeln!(out, "Public data for calibration and golden examples: {data}, {} examples.", q.calibration_examples)?;
         }
-        writeln!(out, "\n## Privacy\n\n{}.", capitalized(spec.privacy_line()))?;
+        writeln!(out, "\n## Privacy\n\n{}.", capitalized(&spec.privacy_line()))?;
+        if let Some(statement) = job.statement {
+            writeln!(out, "\nWhat was spent of the budget, and what that promises:\n")?;
+            for line in statement.to_string().lines() {
+                writeln!(out, "- {line}")?;
+            }
+        }
         writeln!(out, "\n## How it does\n")?;
         writeln!(out, "| | right answers | bytes |\n|---|---|---|")?;
         writeln!(out, "| float | {} | {} |", answers(self.fp32), self.exported.fp32.len())?;

@@ -132,6 +132,7 @@ impl Bench {
     fn build(&self, candidates: &Candidates, spec: &Spec) -> Result<Built, WorkError> {
         let (run, nodes): (RunId, Vec<NodeId>) = ("digits-1".parse().unwrap(), vec!["a".parse().unwrap(), "b".parse().unwrap()]);
         candidates.build(&BuildJob {
+            statement: None,
             run: &run,
             spec,
             objects: &self.objects,

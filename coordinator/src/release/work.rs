@@ -1,6 +1,7 @@
 //! What the driver asks of this module, and what it gets back.
 
 use sapwood_failpoint::Killed;
+use sapwood_privacy::dp::Statement;
 use sapwood_protocol::{
     Digest, NodeId, RunId, Timestamp,
     release::{GateReport, Manifest, ReleaseRef},
@@ -68,6 +69,8 @@ pub struct BuildJob<'a> {
     pub params: Digest,
     /// How many rounds were committed.
     pub rounds: u32,
+    /// What their sums were charged, and what that promises; none without a budget.
+    pub statement: Option<&'a Statement>,
     /// Whose updates are in the parameters, sorted.
     pub nodes: &'a [NodeId],
     /// When training finished; the release is dated so, however often it is built.

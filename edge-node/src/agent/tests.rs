@@ -177,7 +177,7 @@ fn manifest(name: &str, parts: &BundleParts, checksum: Digest) -> Manifest {
         },
         measured: Measured { accuracy: Some(0.9), ..Measured::default() },
         gates: GateReport { gates: Vec::new() },
-        privacy: PrivacyStatement { secure_aggregation: "off".into(), unit: "none".into(), statement: "a test".into() },
+        privacy: PrivacyStatement { secure_aggregation: "off".into(), unit: "none".into(), statement: "a test".into(), budget: None },
         runtime: RuntimeNeeds { min_onnxruntime: RUNTIME_NEEDED.parse().unwrap(), opset: 17 },
         created: Timestamp::from_millis(1_795_000_000_000),
         retention: Retention { telemetry: Duration::from_secs(86_400) },

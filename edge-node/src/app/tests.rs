@@ -46,7 +46,8 @@ impl Site {
         let token = if token { format!("[enrollment]\ntoken = \"{}\"\n", *self.world.token.reveal()) } else { String::new() };
         let text = format!(
             "name = \"{}\"\ncoordinator = \"localhost:{port}\"\ntrust = \"trust.toml\"\nstate_dir = \"state\"\n{token}\
-             [data]\nsource = \"records\"\n[train]\nthreads = 1\nnice = 0\n",
+             [data]\nsource = \"records\"\n[train]\nthreads = 1\nnice = 0\n\
+             [policy]\nallow_clear = true\nallow_no_noise = true\n",
             node()
         );
         Config::parse(&text, self.dir.path()).unwrap()
@@ -81,7 +82,7 @@ impl Site {
     }
 
     async fn ask(&self, connection: usize, task: &Task) {
-        let kind = sapwood_proto::v1::instruction::Kind::Task(sapwood_proto::convert::to_json(task));
+        let kind = sapwood_proto::v1::instruction::Kind::Task(convert::to_json(task));
         self.line(connection).await.send(Ok(sapwood_proto::v1::Instruction { kind: Some(kind) })).await.unwrap();
     }
 }
@@ -153,7 +154,7 @@ impl Site {
             said = now;
             match tasks.get(now.1) {
                 Some(Task { terms }) => {
-                    let json = sapwood_proto::convert::to_json(&Task { terms: terms.clone() });
+                    let json = convert::to_json(&Task { terms: terms.clone() });
                     let kind = sapwood_proto::v1::instruction::Kind::Task(json);
                     // If the line is gone, the node comes back.
                     let _ = line.send(Ok(sapwood_proto::v1::Instruction { kind: Some(kind) })).await;

@@ -28,6 +28,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use sapwood_failpoint::Killed;
+use sapwood_privacy::secagg::{self, Signer};
 use sapwood_protocol::{
     Fault, NodeId,
     membership::{Identity, SignedMembership},
@@ -153,6 +154,15 @@ impl Enrolled {
         RENEWED.reached()?;
         self.tls.store(Arc::new(renewed));
         Ok(())
+    }
+}
+
+impl Signer for Enrolled {
+    fn identity(&self) -> secagg::IdentityKey {
+        Signer::identity(&self.identity)
+    }
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        Signer::sign(&self.identity, message)
     }
 }
 

@@ -33,7 +33,7 @@ pub use self::{
     backoff::{Backoff, Policy},
     fetch::Size,
     line::{Line, RoundOrder},
-    submit::Submission,
+    submit::{Heard, Submission},
     tls::{Credentials, LinkError, channel},
 };
 

@@ -5,7 +5,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use sapwood_failpoint::{self as failpoint, Hook, Killed};
 use sapwood_proto::{CHUNK, convert, v1};
-use sapwood_protocol::{Digest, RunId, SessionId, fault::Misbehaviour, round::Receipt};
+use sapwood_protocol::{
+    Digest, RunId, SessionId,
+    fault::Misbehaviour,
+    round::{Receipt, Stage},
+};
 
 use super::{Broken, CallError, Client, Link, broken};
 use crate::points::SUBMITTING;
@@ -34,6 +38,41 @@ impl Link {
             match submission.send(&mut tries.client().await?).await {
                 Ok(receipt) => return Ok(receipt),
                 Err(broken) => tries.again(broken).await?,
+            }
+        }
+    }
+}
+
+/// What the coordinator says in a secure sum.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// The message of the next stage.
+    Message(Bytes),
+    /// Nothing follows.
+    Receipt(Receipt),
+}
+
+impl Link {
+    /// Hands over this node's message of a stage of the secure sum, and waits for what comes next, over as many connections as it
+    /// takes: the same bytes again are answered again.
+    ///
+    /// # Errors
+    /// As [`Link::submit`].
+    pub async fn exchange(&self, run: &RunId, session: SessionId, stage: Stage, message: Bytes) -> Result<Heard, CallError> {
+        let session = session.as_bytes().to_vec().into();
+        let request = v1::ExchangeRequest { run: run.to_string(), session, stage: stage.number(), message };
+        let mut tries = self.tries();
+        loop {
+            match tries.client().await?.exchange(request.clone()).await {
+                Ok(reply) => {
+                    let v1::ExchangeReply { message, outcome } = reply.into_inner();
+                    return Ok(if outcome.is_empty() {
+                        Heard::Message(message)
+                    } else {
+                        Heard::Receipt(convert::from_json("receipt", &outcome)?)
+                    });
+                }
+                Err(status) => tries.again(broken(status)).await?,
             }
         }
     }

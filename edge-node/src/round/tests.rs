@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use sapwood_protocol::round::{Task, Withdrawal};
+use sapwood_protocol::{
+    membership::Identity,
+    round::{Task, Withdrawal},
+};
 
 use super::*;
 use crate::{
-    config::Trainer,
+    config::{Rules, Trainer},
     link::channel,
+    store::Store,
     testing::{World, node},
     train::{
         Budget,
@@ -33,7 +37,11 @@ impl Site {
         write_data(dir.path(), |_| ());
         let budget = Budget { threads: 1, memory: 1 << 30, nice: 0 };
         let workshop = Workshop::new(budget, Trainer::Model, Some(data(dir.path()))).unwrap();
-        let rounds = Rounds::new(node(), link, workshop, Objects::new(dir.path().join("objects")));
+        let rules = Rules { allow_clear: true, allow_no_noise: true, ..Rules::default() };
+        let books = Books::open(Store::open(&dir.path().join("state")).await.unwrap(), &rules).await.unwrap();
+        let identity = Identity::from_pkcs8(&Identity::generate(&ring::rand::SystemRandom::new()).unwrap()).unwrap();
+        let standing = Standing { signer: Arc::new(identity), membership: Vec::new(), trust: Arc::new(world.trust()) };
+        let rounds = Rounds::new(node(), link, standing, books, workshop, Objects::new(dir.path().join("objects")));
 
         let bytes = model().encode();
         let (layout, params) = sapwood_models::parameters(&model(), &[]).unwrap();

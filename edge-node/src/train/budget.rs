@@ -64,6 +64,15 @@ impl Need {
             OptimizerKind::Adam | OptimizerKind::AdamW => 2,
         };
         let vectors = terms.length.saturating_mul(4).saturating_mul(5 + state);
+        // Exact sums of units in 8 bytes a number, once more padded for the rotation; and the elements that masks are added to, twice.
+        let padded = if terms.noise.is_some() {
+            terms.length.saturating_add(16).checked_next_power_of_two().unwrap_or(u64::MAX)
+        } else {
+            terms.length
+        };
+        let noised = if terms.noise.is_some() { terms.length.saturating_add(padded).saturating_mul(16) } else { 0 };
+        let masked = if terms.secure.is_some() { padded.saturating_mul(8) } else { 0 };
+        let vectors = vectors.saturating_add(noised).saturating_add(masked);
         let passes = u64::from(terms.train.batch).saturating_mul(self.example).saturating_mul(self.nodes).saturating_mul(2);
         vectors.saturating_add(self.model.saturating_mul(3)).saturating_add(self.data).saturating_add(passes)
     }

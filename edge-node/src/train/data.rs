@@ -54,7 +54,8 @@ impl Cache {
             self.loaded = None;
             let own = set.schema.as_deref().map(read_schema).transpose()?;
             let (raw, _) = sapwood_data::load_with(&set.source, own.as_ref().or(asked), Limits { bytes: most }).map_err(|e| decline(&e))?;
-            tracing::info!(source = %set.source, examples = raw.len(), "data read and checked");
+            tracing::info!(source = %set.source, "data read and checked");
+            tracing::debug!(examples = raw.len(), "so many");
             self.loaded = Some(Loaded { stamp, asked: read_by.cloned(), raw, prepared: None });
         }
         let loaded = self.loaded.as_ref().expect("loaded above or before");

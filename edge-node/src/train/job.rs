@@ -13,7 +13,7 @@ use sapwood_protocol::{
     spec,
 };
 
-use super::{Cache, Failure, Inner, Job, Trained, budget::Need, chain, data, random};
+use super::{Cache, Failure, Inner, Job, Trained, Update, budget::Need, chain, data, random, units};
 use crate::{config::Trainer as Kind, points::TRAINING};
 
 /// A model compiled for one way of training.
@@ -37,12 +37,12 @@ impl Inner {
             Kind::Random => random::update(&job.terms, &job.node),
             Kind::Model => self.train(cache, &job)?,
         };
-        let encoded = Trained::new(update, contribution, job.terms.encoding);
+        let encoded = Trained::new(update, contribution, &job.terms);
         // The trainer has looked for values that are not finite; what is left is that the terms make no sense here.
         Ok(encoded.map_err(|fault| Decline::Diverged { why: fault.to_string() })?)
     }
 
-    fn train(&self, cache: &mut Cache, job: &Job) -> Result<(Vec<f32>, Contribution), Failure> {
+    fn train(&self, cache: &mut Cache, job: &Job) -> Result<(Update, Contribution), Failure> {
         let Job { terms, objects, .. } = job;
         let no_data = |why: &str| Decline::NoData { why: why.to_owned() };
         let set = self.data.as_ref().ok_or_else(|| no_data("this node's configuration names none"))?;
@@ -71,6 +71,9 @@ impl Inner {
             return Err(Decline::Model { why }.into());
         }
         trainer.set_parameters(&job.params).map_err(|e| Decline::Model { why: chain(&e) })?;
+        if let Some(noise) = terms.noise.as_ref().filter(|noise| noise.is_per_unit()) {
+            return units::step(trainer, data, noise, job, &set.source.to_string());
+        }
         let mut killed = None;
         let started = std::time::Instant::now();
         let epochs = terms.train.local_epochs as usize;
@@ -79,7 +82,7 @@ impl Inner {
                 killed = Some(death);
                 return ControlFlow::Break(());
             }
-            if progress.step == progress.steps {
+            if progress.step == progress.steps && terms.noise.is_none() {
                 tracing::debug!(run = %terms.run, round = terms.round, epoch = progress.epoch + 1, of = epochs, loss = progress.loss, "trained an epoch");
             }
             if job.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -89,14 +92,17 @@ impl Inner {
         }
         let history = trained.map_err(|error| failure(error, &set.source.to_string()))?;
         let contribution = contribution(history.last(), examples);
-        tracing::info!(
-            run = %terms.run, round = terms.round, examples, epochs, loss = contribution.loss, took = ?started.elapsed(), "trained"
-        );
+        let took = started.elapsed();
+        match terms.noise {
+            None => tracing::info!(run = %terms.run, round = terms.round, examples, epochs, loss = contribution.loss, ?took, "trained"),
+            // What a budget protects is in no log.
+            Some(_) => tracing::info!(run = %terms.run, round = terms.round, epochs, ?took, "trained"),
+        }
         let mut update = trainer.parameters();
         for (new, old) in update.iter_mut().zip(&job.params) {
             *new -= old;
         }
-        Ok((update, contribution))
+        Ok((Update::Vector(update), contribution))
     }
 }
 
@@ -149,7 +155,7 @@ fn contribution(last: Option<&Epoch>, examples: usize) -> Contribution {
     }
 }
 
-fn failure(error: TrainError, source: &str) -> Failure {
+pub(super) fn failure(error: TrainError, source: &str) -> Failure {
     match error {
         TrainError::Stopped => Failure::Cancelled,
         TrainError::Diverged { .. } => Decline::Diverged { why: error.to_string() }.into(),

@@ -11,6 +11,7 @@ mod job;
 mod random;
 #[cfg(test)]
 pub(crate) mod tests;
+mod units;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -22,13 +23,19 @@ use std::{
 
 use bytes::Bytes;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use sapwood_failpoint::{self as failpoint, Killed};
-use sapwood_privacy::Contribution;
+use sapwood_privacy::{
+    Contribution, Encoding,
+    dp::{Mechanism, NoiseSeed, Share, UnitSum},
+    wire,
+};
 use sapwood_protocol::{
     Digest, Fault, NodeId,
-    round::{Decline, EncodingTerms, Terms},
+    round::{Codec, Decline, EncodingTerms, Terms},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use zeroize::Zeroizing;
 
 use self::job::Compiled;
 pub use self::{budget::Budget, data::DataSet};
@@ -92,17 +99,25 @@ pub struct Objects {
     pub schema: Option<Vec<u8>>,
 }
 
-/// A trained update, and its last encoding.
-pub struct Trained {
-    update: Vec<f32>,
-    contribution: Contribution,
-    encoded: Encoded,
+/// What was trained: a vector, or the exact sum of clipped units.
+pub(crate) enum Update {
+    /// How far the parameters moved, `[D]`.
+    Vector(Vec<f32>),
+    /// Each unit's step, clipped by itself.
+    Units(UnitSum),
 }
 
-/// An update as it travels.
+/// A trained update, with its first encoding if that is the same for every attempt.
+pub struct Trained {
+    update: Update,
+    contribution: Contribution,
+    digest: Digest,
+    encoded: Option<(EncodingTerms, Encoded)>,
+}
+
+/// An update as it travels in clear.
 #[derive(Clone)]
 pub struct Encoded {
-    terms: EncodingTerms,
     /// The packed vector.
     pub bytes: Bytes,
     /// Its SHA-256.
@@ -110,39 +125,80 @@ pub struct Encoded {
 }
 
 impl Trained {
-    fn new(update: Vec<f32>, contribution: Contribution, terms: EncodingTerms) -> Result<Self, Fault> {
-        let encoded = encode(&update, &contribution, terms)?;
-        Ok(Self { update, contribution, encoded })
+    fn new(update: Update, contribution: Contribution, terms: &Terms) -> Result<Self, Fault> {
+        let mut trained = Self { update, contribution, digest: terms.work(), encoded: None };
+        if terms.noise.is_none() && terms.secure.is_none() {
+            let encoded = trained.encoded(terms)?;
+            trained.digest = encoded.digest;
+            trained.encoded = Some((terms.encoding, encoded));
+        }
+        Ok(trained)
     }
 
-    /// The encoding under these terms. Attempts at one round nearly always share them; then this is free.
+    /// The encoding in clear. Attempts at one round nearly always share it; then this is free.
     ///
     /// # Errors
     /// The terms' own fault.
-    pub fn encoded(&mut self, terms: &EncodingTerms) -> Result<&Encoded, Fault> {
-        if self.encoded.terms != *terms {
-            self.encoded = encode(&self.update, &self.contribution, *terms)?;
+    pub fn encoded(&self, terms: &Terms) -> Result<Encoded, Fault> {
+        if let Some((known, encoded)) = &self.encoded
+            && *known == terms.encoding
+            && terms.noise.is_none()
+        {
+            return Ok(encoded.clone());
         }
-        Ok(&self.encoded)
+        let bytes = match terms.codec()? {
+            Codec::Exact(encoding) => self.packed(&encoding)?,
+            Codec::Noised(mechanism) => self.share(&mechanism, terms)?.pack(),
+        };
+        Ok(Encoded { digest: Digest::of(&bytes), bytes: bytes.into() })
     }
 
-    /// Names the update: the digest of its first encoding, so that the vector is not hashed a second time.
+    /// The elements of Z_2^b that masks are added to. Noise is drawn anew at each call.
+    ///
+    /// # Errors
+    /// The terms' own fault.
+    pub(crate) fn lanes(&self, terms: &Terms) -> Result<Zeroizing<Vec<u32>>, Fault> {
+        Ok(Zeroizing::new(match terms.codec()? {
+            Codec::Exact(encoding) => {
+                let packed = Zeroizing::new(self.packed(&encoding)?);
+                wire::unpack(&packed, encoding.elements(terms.dimension()), encoding.bits()).map_err(refused)?
+            }
+            Codec::Noised(mechanism) => self.share(&mechanism, terms)?.lanes().to_vec(),
+        }))
+    }
+
+    fn packed(&self, encoding: &Encoding) -> Result<Vec<u8>, Fault> {
+        match &self.update {
+            Update::Vector(update) => Ok(encoding.encode(update, &self.contribution).map_err(refused)?.bytes),
+            Update::Units(_) => Err(refused("it is a sum of units, which only a noised round takes")),
+        }
+    }
+
+    fn share(&self, mechanism: &Mechanism, terms: &Terms) -> Result<Share, Fault> {
+        let random = SystemRandom::new();
+        let seed = NoiseSeed::draw(|seed| random.fill(seed)).map_err(|_| refused("the system has no random bytes"))?;
+        let share = match &self.update {
+            Update::Vector(update) => {
+                mechanism.encode_node(update, &[], self.contribution.examples, terms.rotation(), seed).map(|(share, _)| share)
+            }
+            Update::Units(sum) => mechanism.encode_units(sum, terms.rotation(), seed),
+        };
+        share.map_err(refused)
+    }
+
+    /// Names the update.
     pub fn digest(&self) -> Digest {
-        self.encoded.digest
+        self.digest
     }
 
-    /// What is said beside it.
+    /// What is known of the data. Under a privacy budget it stays here.
     pub fn contribution(&self) -> &Contribution {
         &self.contribution
     }
 }
 
-fn encode(update: &[f32], contribution: &Contribution, terms: EncodingTerms) -> Result<Encoded, Fault> {
-    let encoded = terms.encoding()?.encode(update, contribution).map_err(|fault| {
-        Fault::Misuse(sapwood_protocol::fault::Misuse::State { what: "encoding the update".into(), why: fault.to_string() })
-    })?;
-    let digest = Digest::of(&encoded.bytes);
-    Ok(Encoded { terms, bytes: encoded.bytes.into(), digest })
+fn refused(why: impl std::fmt::Display) -> Fault {
+    Fault::Misuse(sapwood_protocol::fault::Misuse::State { what: "encoding the update".into(), why: why.to_string() })
 }
 
 /// What is kept between jobs.

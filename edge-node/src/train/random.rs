@@ -3,8 +3,10 @@
 use sapwood_privacy::Contribution;
 use sapwood_protocol::{NodeId, round::Terms};
 
+use super::Update;
+
 /// A random update, another for each node and round, about half as long as the clip norm.
-pub(super) fn update(terms: &Terms, node: &NodeId) -> (Vec<f32>, Contribution) {
+pub(super) fn update(terms: &Terms, node: &NodeId) -> (Update, Contribution) {
     let length = terms.dimension();
     // Uniform in [-a, a] has the standard deviation a/√3.
     let most = terms.encoding.clip * 0.5 * (3.0 / length.max(1) as f64).sqrt();
@@ -17,7 +19,7 @@ pub(super) fn update(terms: &Terms, node: &NodeId) -> (Vec<f32>, Contribution) {
         update.extend([(bits >> 32) as i32 as f32 * scale, bits as i32 as f32 * scale]);
     }
     update.truncate(length);
-    (update, Contribution { examples: 100, correct: None, loss: 1.0 })
+    (Update::Vector(update), Contribution { examples: 100, correct: None, loss: 1.0 })
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a few instructions a word, and good enough to be different.

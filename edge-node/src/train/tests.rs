@@ -35,6 +35,8 @@ pub(crate) fn terms(model: &[u8], length: usize, lr: f64) -> Terms {
         schema: None,
         params: Digest::of(b"parameters"),
         length: length as u64,
+        secure: None,
+        noise: None,
         encoding: EncodingTerms { clip: 10.0, bits: 32, nodes: 10, weights: Weights::Examples, example_cap: 1000 },
         train: TrainTerms {
             seed: 7,
@@ -104,7 +106,7 @@ async fn training_is_deterministic() {
     let first = train(&one, job(0.05)).await.unwrap();
     assert_eq!(first.contribution().examples, ROWS as u64);
     assert!(first.contribution().correct.unwrap() <= ROWS as u64 && first.contribution().loss > 0.0);
-    assert!(first.update.iter().any(|v| *v != 0.0));
+    assert!(matches!(&first.update, Update::Vector(update) if update.iter().any(|v| *v != 0.0)));
     for again in [&one, &two] {
         assert_eq!(train(again, job(0.05)).await.unwrap().digest(), first.digest());
     }
@@ -272,8 +274,9 @@ async fn random_updates_are_distinct_and_need_no_data() {
         job
     };
     let first = train(&workshop, random("a", 1)).await.unwrap();
-    assert_eq!(first.update.len() as u64, job(0.05).terms.length);
-    let norm = first.update.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let Update::Vector(update) = &first.update else { panic!("a vector") };
+    assert_eq!(update.len() as u64, job(0.05).terms.length);
+    let norm = update.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
     assert!((1.0..10.0).contains(&norm), "{norm}");
     for (node, round) in [("b", 1), ("a", 2)] {
         assert_ne!(train(&workshop, random(node, round)).await.unwrap().digest(), first.digest());
@@ -285,12 +288,13 @@ async fn random_updates_are_distinct_and_need_no_data() {
 async fn an_update_is_encoded_again_only_for_other_terms() {
     let dir = tempfile::tempdir().unwrap();
     write_data(dir.path(), |_| ());
-    let mut trained = train(&workshop(dir.path(), 1), job(0.05)).await.unwrap();
-    let terms = job(0.05).terms.encoding;
-    let first = trained.encoded(&terms).unwrap().clone();
-    assert_eq!(first.bytes.len(), job(0.05).terms.update_bytes().unwrap());
+    let trained = train(&workshop(dir.path(), 1), job(0.05)).await.unwrap();
+    let terms = job(0.05).terms;
+    let first = trained.encoded(&terms).unwrap();
+    assert_eq!(first.bytes.len(), terms.update_bytes().unwrap());
     assert_eq!(trained.encoded(&terms).unwrap().bytes.as_ptr(), first.bytes.as_ptr());
-    let coarser = EncodingTerms { bits: 24, ..terms };
+    let mut coarser = terms.clone();
+    coarser.encoding.bits = 24;
     assert!(trained.encoded(&coarser).unwrap().bytes.len() < first.bytes.len());
     assert_eq!(trained.encoded(&terms).unwrap().digest, first.digest);
 }

@@ -31,6 +31,12 @@ pub(crate) trait Operator<B: Engine>: Send + Sync {
     fn is_pure(&self) -> bool {
         true
     }
+
+    /// The inputs that a training run updates without a gradient ([`Context::update`]), if all
+    /// of them are parameters. Such an operator mixes the rows of a batch.
+    fn statistics(&self) -> &'static [usize] {
+        &[]
+    }
 }
 
 /// How a graph is run.

@@ -49,6 +49,14 @@ struct Operand {
     parameter: Option<usize>,
 }
 
+/// A node that normalizes with statistics of the batch when it trains.
+pub(crate) struct Mixing<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) op: &'a str,
+    /// Names of the running statistics that it updates.
+    pub(crate) statistics: Vec<&'a str>,
+}
+
 /// What a run gives.
 pub(crate) struct Outcome<B: Engine> {
     /// The values asked for, in the order of [`Plan::compile`]'s `outputs`.
@@ -75,6 +83,17 @@ impl<B: Engine> Plan<B> {
     /// Whether parameter `i` is fed with its two axes swapped.
     pub(crate) fn is_transposed(&self, i: usize) -> bool {
         self.parameters[i].transposed
+    }
+
+    /// The first node that mixes the rows of a batch in training.
+    pub(crate) fn mixing(&self) -> Option<Mixing<'_>> {
+        self.steps.iter().find_map(|step| {
+            let updated = step.operator.statistics();
+            let parameter = |i: &usize| step.inputs.get(*i).copied().flatten().filter(|o| o.parameter.is_some());
+            let statistics: Vec<&str> = updated.iter().filter_map(parameter).map(|o| self.names[o.slot].as_str()).collect();
+            let mixes = !updated.is_empty() && statistics.len() == updated.len();
+            mixes.then_some(Mixing { label: &step.label, op: &step.op, statistics })
+        })
     }
 
     /// Runs the graph. `inputs` are in the order of the model's, `parameters` in that of the

@@ -8,13 +8,15 @@
 //!
 //! - [`loss`] measures outputs and gives the gradient with respect to them;
 //! - [`optimizer`] moves one tensor along its gradient;
-//! - [`order`] draws the order of the examples.
+//! - [`order`] draws the order of the examples;
+//! - [`units`] gives the gradient of each unit of privacy, and moves nothing.
 
 mod error;
 mod loss;
 mod optimizer;
 mod order;
 mod trainer;
+mod units;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ pub use error::TrainError;
 pub use loss::Loss;
 pub use optimizer::Optimizer;
 pub use trainer::Trainer;
+pub use units::UnitGradient;
 
 /// How to train.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Loss, Optimizer, Progress, TrainConfig, TrainError, Trainer};
+use super::{Loss, Optimizer, Progress, TrainConfig, TrainError, Trainer, UnitGradient};
 use crate::onnx::make::{batched, int, ints, node, value};
 use crate::onnx::{Model, pb, write_tensor};
 use crate::{DataFault, Dataset, Forward, ModelError, Targets, Tensor, zoo};
+
+mod units;
 
 fn config(loss: Loss, optimizer: Optimizer, lr: f32, batch: usize) -> TrainConfig {
     TrainConfig { loss, optimizer, lr, batch, freeze: Vec::new() }

@@ -30,15 +30,25 @@ const EVALUATED_AT_ONCE: usize = 128;
 /// A model compiled for training. It is compiled once and trains many times.
 pub struct Trainer {
     model: Model,
-    config: TrainConfig,
-    layout: Layout,
+    pub(super) config: TrainConfig,
+    pub(super) layout: Layout,
     input: ValueInfo,
     /// Answers (logits) per example.
     width: usize,
-    learn: Plan<Tape>,
+    pub(super) learn: Plan<Tape>,
     infer: Plan<Flex>,
     /// The parameters in layout order, matrices of linear layers as `[in, out]`.
     weights: Vec<FlexTensor>,
+}
+
+/// What a way forwards and backwards gives.
+pub(super) struct Pass {
+    pub(super) measured: Measured,
+    /// Of the mean loss, for each parameter in layout order, shaped as `weights`; `None`
+    /// where no gradient flows.
+    pub(super) gradients: Vec<Option<FlexTensor>>,
+    /// New values of running statistics, by index.
+    statistics: Vec<(usize, FlexTensor)>,
 }
 
 impl Trainer {
@@ -199,7 +209,7 @@ impl Trainer {
             .expect("`new` has written this layout back once, and parameters stay finite")
     }
 
-    fn check(&self, data: &Dataset) -> Result<(), TrainError> {
+    pub(super) fn check(&self, data: &Dataset) -> Result<(), TrainError> {
         data.check(&self.input.shape, Some(self.config.loss.classes(self.width)))?;
         self.config.loss.check(&data.y, self.width)
     }
@@ -221,6 +231,27 @@ impl Trainer {
 
     /// One step. The parameters stay as they were if the loss is not finite.
     fn step(&mut self, data: &Dataset, rows: &[usize], descent: &mut Descent, masks: &mut ChaCha8Rng) -> Result<Measured, ModelError> {
+        let Pass { measured, gradients, statistics } = self.pass(data, rows, masks)?;
+        if !measured.loss.is_finite() {
+            return Ok(measured);
+        }
+        descent.begin();
+        for (i, gradient) in gradients.into_iter().enumerate() {
+            if let Some(gradient) = gradient {
+                let gradient = gradient.to_contiguous();
+                let slice = gradient.as_slice::<f32>().expect("made contiguous above, and all floats are f32");
+                // Nobody else holds the weight, and it is changed in place.
+                descent.update(i, self.weights[i].storage_mut::<f32>(), slice);
+            }
+        }
+        for (i, value) in statistics {
+            self.weights[i] = value.to_contiguous();
+        }
+        Ok(measured)
+    }
+
+    /// Runs some rows forwards and backwards in training mode. The parameters stay.
+    pub(super) fn pass(&self, data: &Dataset, rows: &[usize], masks: &mut ChaCha8Rng) -> Result<Pass, ModelError> {
         let batch = self.batch::<Tape>(data, rows)?;
         let leaves: Vec<FloatTensor<Tape>> = self
             .weights
@@ -232,28 +263,12 @@ impl Trainer {
         let answers = float(outcome.outputs)?;
         let values = self.values::<Tape>(answers.clone(), rows.len())?;
         let mut measured = self.config.loss.measure(&values, self.width, data, rows);
-        if !measured.loss.is_finite() {
-            return Ok(measured);
-        }
         // The sum of answers times the loss's gradient has that gradient.
         let shape = dims::<Tape>(&answers);
         let slope = floats::<Tape>(std::mem::take(&mut measured.gradient), &shape);
         let mut gradients = Tape::backward(Tape::float_sum(Tape::float_mul(answers, slope)));
-        descent.begin();
-        for (i, leaf) in leaves.into_iter().enumerate() {
-            let gradient = Tape::grad_remove(&leaf, &mut gradients);
-            // Now nobody else holds the weight, and it is changed in place.
-            drop(leaf);
-            if let Some(gradient) = gradient {
-                let gradient = gradient.to_contiguous();
-                let slice = gradient.as_slice::<f32>().expect("made contiguous above, and all floats are f32");
-                descent.update(i, self.weights[i].storage_mut::<f32>(), slice);
-            }
-        }
-        for (i, value) in outcome.statistics {
-            self.weights[i] = value.to_contiguous();
-        }
-        Ok(measured)
+        let gradients = leaves.iter().map(|leaf| Tape::grad_remove(leaf, &mut gradients)).collect();
+        Ok(Pass { measured, gradients, statistics: outcome.statistics })
     }
 
     /// Answers for some rows in inference mode.

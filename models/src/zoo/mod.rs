@@ -72,6 +72,25 @@ pub fn scale(shape: &[usize], factor: f32) -> Model {
     finish(graph)
 }
 
+/// A preprocessing graph for [`crate::compose()`] that makes rows of features: `rows = (flattened input - mean) * factor`,
+/// `[batch, ...shape]` to `[batch, product of shape]`. Both numbers are scalars, so training never changes them.
+pub fn rows(shape: &[usize], mean: f32, factor: f32) -> Model {
+    let features: usize = shape.iter().product();
+    let graph = pb::GraphProto {
+        name: Some("rows".into()),
+        node: vec![
+            make::node("Flatten", "flatten", &["input"], &["flat"], vec![make::int("axis", 1)]),
+            make::node("Sub", "centre", &["flat", "mean"], &["centred"], vec![]),
+            make::node("Mul", "scale", &["centred", "factor"], &["rows"], vec![]),
+        ],
+        initializer: vec![write_tensor("mean", &Tensor::scalar(mean)), write_tensor("factor", &Tensor::scalar(factor))],
+        input: vec![make::value(&make::batched("input", shape))],
+        output: vec![make::value(&make::batched("rows", &[features]))],
+        ..Default::default()
+    };
+    finish(graph)
+}
+
 fn finish(graph: pb::GraphProto) -> Model {
     let proto = pb::ModelProto {
         ir_version: Some(IR_VERSION),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Fault, Plan, Trust, Unit};
+use super::{Fault, Plan, Statistic, Trust, Unit};
 use crate::accountant::zcdp;
 
 /// What no budget of this crate covers, for every unit.
@@ -37,25 +37,27 @@ pub struct Statement {
 impl Plan {
     /// The statement before a run: its worst case.
     pub fn statement(&self) -> Statement {
-        self.state(self.epsilon_coordinator, self.epsilon_outsider)
+        self.state(self.epsilon_coordinator, self.epsilon_outsider, self.rounds)
     }
 
-    /// The statement after a run, or after several under one budget: what they were charged.
+    /// The statement after a run, or after several under one budget: what they were charged, for so many sums.
     ///
     /// # Errors
     /// [`Fault::Account`] for a ρ that is none.
-    pub fn statement_of(&self, rho_coordinator: f64, rho_outsider: f64) -> Result<Statement, Fault> {
-        Ok(self.state(zcdp::epsilon(rho_coordinator, self.delta)?, zcdp::epsilon(rho_outsider, self.delta)?))
+    pub fn statement_of(&self, rho_coordinator: f64, rho_outsider: f64, sums: u32) -> Result<Statement, Fault> {
+        Ok(self.state(zcdp::epsilon(rho_coordinator, self.delta)?, zcdp::epsilon(rho_outsider, self.delta)?, sums))
     }
 
-    fn state(&self, epsilon_coordinator: f64, epsilon_outsider: f64) -> Statement {
+    fn state(&self, epsilon_coordinator: f64, epsilon_outsider: f64, sums: u32) -> Statement {
         let p = &self.parameters;
+        let adapts = p.coordinates.iter().any(|c| matches!(c.statistic, Statistic::WithinClip { .. }));
         let mechanism = format!(
-            "{}; discrete Gaussian of standard deviation {} grid units a share, L2 clip norm {}, {} rounds; accounted as zCDP (Canonne, Kamath, Steinke 2020), no amplification by sampling",
+            "{}; discrete Gaussian of standard deviation {} grid units a share, L2 clip norm {}{}, {} sums; accounted as zCDP (Canonne, Kamath, Steinke 2020), no amplification by sampling",
             p.trust.label(),
             p.sigma,
             self.clip,
-            self.rounds,
+            if adapts { " at first, then by a private quantile of the norms" } else { "" },
+            sums,
         );
         let (epsilon_coordinator, assumptions) = match p.trust {
             Trust::Distributed => (

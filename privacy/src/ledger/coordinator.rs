@@ -157,6 +157,10 @@ impl<R: Ord + Clone, S: Ord + Clone> CoordinatorLedger<R, S> {
         ledger
     }
 
+    /// Another budget from now on; what was spent or reserved stays.
+    pub fn rebudget(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
     /// The budget.
     pub fn budget(&self) -> &Budget {
         &self.budget
@@ -176,6 +180,10 @@ impl<R: Ord + Clone, S: Ord + Clone> CoordinatorLedger<R, S> {
     /// Neither.
     pub fn left(&self) -> Rho {
         self.budget.rho().less(self.held())
+    }
+    /// Runs that may still be charged.
+    pub fn open_runs(&self) -> impl Iterator<Item = &R> {
+        self.runs.iter().filter(|(_, account)| account.open).map(|(run, _)| run)
     }
     /// What a run was charged, and what it may be charged in all; none if it never reserved.
     pub fn run(&self, run: &R) -> Option<(Rho, Rho)> {

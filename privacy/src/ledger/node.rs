@@ -47,6 +47,8 @@ pub struct Offer<'a> {
     pub model: &'a str,
     /// Fewest nodes in the sum, by the terms that the node signs.
     pub minimum: u32,
+    /// Most nodes that may be asked, by the terms: colluders are a share of them.
+    pub cohort: u32,
     /// Whether the coordinator sees only sums.
     pub masked: bool,
     /// Noise.
@@ -97,6 +99,9 @@ pub enum NodeRefusal {
     /// Noise by the coordinator.
     #[error("the coordinator would add the noise, and this node's policy does not trust it to")]
     Central,
+    /// A share of the noise without masks.
+    #[error("each node would add a share of the noise only, and the coordinator would see it without the others': a share protects nobody")]
+    ShareAlone,
     /// Too small a sum.
     #[error("as few as {minimum} nodes may be in the sum, and this node's policy demands {least}")]
     Cohort {
@@ -247,6 +252,10 @@ impl<S: Ord + Clone> NodeLedger<S> {
         if parameters.trust == Trust::Central && !policy.allow_central {
             return Err(NodeRefusal::Central);
         }
+        // σ is made for the sum of all shares.
+        if parameters.trust == Trust::Distributed && !offer.masked {
+            return Err(NodeRefusal::ShareAlone);
+        }
         if parameters.minimum != offer.minimum {
             return Err(NodeRefusal::Minimum { minimum: offer.minimum, noise: parameters.minimum });
         }
@@ -257,7 +266,8 @@ impl<S: Ord + Clone> NodeLedger<S> {
         if !short {
             return Err(NodeRefusal::Clip { clip, most: policy.most_clip });
         }
-        let assumed = (policy.corruption * f64::from(parameters.nodes)).ceil() as u32;
+        // The noise may be made for fewer nodes than are asked; whoever is asked may collude.
+        let assumed = (policy.corruption * f64::from(parameters.nodes.max(offer.cohort))).ceil() as u32;
         let colluders = parameters.colluders.max(assumed);
         if parameters.trust == Trust::Distributed && colluders >= parameters.minimum {
             return Err(NodeRefusal::Colluders { colluders, minimum: parameters.minimum });

@@ -52,7 +52,7 @@ fn policy() -> Policy {
 }
 
 fn offer(mechanism: &Mechanism) -> Offer<'_> {
-    Offer { model: "cnn", minimum: 16, masked: true, protection: Protection::Noise(mechanism) }
+    Offer { model: "cnn", minimum: 16, cohort: 20, masked: true, protection: Protection::Noise(mechanism) }
 }
 
 fn charge(ledger: &mut Ledger, policy: &Policy, session: u32, offer: &Offer<'_>) -> Result<bool, NodeRefusal> {
@@ -103,7 +103,10 @@ fn whatever_the_policy_forbids_is_declined_by_name() {
     assert_eq!(refused(&Policy { corruption: 0.9, ..policy() }, &base), NodeRefusal::Colluders { colluders: 18, minimum: 16 });
     // What is allowed is allowed.
     let open = Policy { allow_central: true, allow_no_noise: true, allow_clear: true, models: None, ..policy() };
-    assert!(Ledger::default().decide(&open, 1, &Offer { model: "other", masked: false, ..base }).is_ok());
+    assert!(Ledger::default().decide(&open, 1, &Offer { model: "other", ..base }).is_ok());
+    // Found by review: a share of the noise was charged as if it were hidden by the others'.
+    assert_eq!(refused(&open, &Offer { masked: false, ..base }), NodeRefusal::ShareAlone);
+    assert!(Ledger::default().decide(&open, 1, &Offer { masked: false, ..offer(&central) }).is_ok());
     assert!(Ledger::default().decide(&open, 1, &offer(&central)).is_ok());
     let unprotected = Offer { protection: Protection::None, ..base };
     assert_eq!(Ledger::default().decide(&open, 1, &unprotected), Ok(Some(NodeEvent::Unprotected { session: 1 })));
@@ -116,6 +119,11 @@ fn a_node_that_assumes_more_colluders_charges_more() {
         Ok(Some(NodeEvent::Charged { rho, .. })) => rho.get(),
         other => panic!("{other:?}"),
     };
+    // Found by review: noise for few, a cohort of many.
+    let many = Offer { cohort: 40, ..offer(&mechanism) };
+    let half = Policy { corruption: 0.3, ..policy() };
+    let Ok(Some(NodeEvent::Charged { rho, .. })) = Ledger::default().decide(&half, 1, &many) else { panic!("it is allowed") };
+    assert!((rho.get() / cost(0.0) - 15.0 / 4.0).abs() < 1e-6, "12 of 40 may be all among the 16");
     // 15 honest shares of 16 by the coordinator's assumption, 10 by the operator's.
     assert!((cost(0.3) / cost(0.0) - 1.5).abs() < 1e-6);
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Bits,
-    wire::{Packer, packed_len},
+    wire::{pack_into, packed_len},
 };
 
 /// Bytes of keystream under one nonce.
@@ -126,9 +126,7 @@ pub(super) fn apply_and_pack(lanes: &mut [u32], masks: &[Mask], bits: Bits, thre
         let mut places = packed.chunks_mut(chunk_bytes);
         each_chunk((part * share) as u32, lanes, masks, |lanes| {
             lanes.iter_mut().for_each(|lane| *lane &= bits.mask());
-            let mut packer = Packer::new(lanes.len(), bits);
-            packer.extend(lanes);
-            places.next().expect("a place for each chunk").copy_from_slice(&packer.finish());
+            pack_into(lanes, bits, places.next().expect("a place for each chunk"));
         });
     };
     if lanes.len() <= share * LANES {

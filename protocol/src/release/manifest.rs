@@ -9,8 +9,9 @@ mod article;
 mod check;
 mod strict;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
+use sapwood_privacy::dp::Statement;
 use serde::{Deserialize, Serialize};
 
 pub use self::article::{ArticleManifest, ArticleRollout};
@@ -155,12 +156,70 @@ pub struct Provenance {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrivacyStatement {
-    /// `off` in this version.
+    /// `on` or `off`.
     pub secure_aggregation: String,
-    /// `none` in this version.
+    /// Whom it protects: `example`, `entity`, `node` or `none`.
     pub unit: String,
     /// One sentence for people.
     pub statement: String,
+    /// What was charged, and under which assumptions; none without a budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<SpentBudget>,
+}
+
+/// A promise of differential privacy, as the ledger was charged for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpentBudget {
+    /// Which data sets cannot be told apart.
+    pub adjacency: String,
+    /// Who adds which noise, and how it is accounted.
+    pub mechanism: String,
+    /// Against the coordinator and those who collude with it; none where it is trusted.
+    pub epsilon_coordinator: Option<f64>,
+    /// Against those who see the model only.
+    pub epsilon_outsider: f64,
+    /// For both.
+    pub delta: f64,
+    /// What must hold.
+    pub assumptions: String,
+    /// What is not promised.
+    pub not_covered: Vec<String>,
+    /// The entry in the coordinator's privacy ledger: unit and run.
+    pub ledger: String,
+}
+
+impl SpentBudget {
+    /// From what a run was charged.
+    pub fn of(statement: &Statement, run: &RunId) -> Self {
+        Self {
+            adjacency: statement.adjacency.into(),
+            mechanism: statement.mechanism.clone(),
+            epsilon_coordinator: statement.epsilon_coordinator,
+            epsilon_outsider: statement.epsilon_outsider,
+            delta: statement.delta,
+            assumptions: statement.assumptions.clone(),
+            not_covered: statement.not_covered.iter().map(|what| (*what).to_owned()).collect(),
+            ledger: format!("{}/{run}", statement.unit.word()),
+        }
+    }
+}
+
+impl fmt::Display for PrivacyStatement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.statement)?;
+        let Some(budget) = &self.budget else { return Ok(()) };
+        let of = |epsilon: f64| format!("epsilon = {epsilon:.3}");
+        match budget.epsilon_coordinator {
+            Some(epsilon) => write!(f, "\nspent: {} against the coordinator, {} against others", of(epsilon), of(budget.epsilon_outsider))?,
+            None => write!(f, "\nspent: {} against everyone but the coordinator", of(budget.epsilon_outsider))?,
+        }
+        writeln!(f, ", delta = {:e}", budget.delta)?;
+        writeln!(f, "neighbours: {}", budget.adjacency)?;
+        writeln!(f, "mechanism: {}", budget.mechanism)?;
+        writeln!(f, "provided that {}", budget.assumptions)?;
+        write!(f, "not covered: {}", budget.not_covered.join("; "))
+    }
 }
 
 /// What a device must have.

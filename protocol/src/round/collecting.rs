@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{AbortReason, Decline, DropReason, Terms, attempts::Attempts};
+use super::{AbortReason, Decline, DropReason, Stage, Terms, attempts::Attempts};
 use crate::{
     digest::Digest,
     fault::{Expiry, Fault, Misbehaviour},
     ids::{NodeId, SessionId},
     machine::{Cx, Decision},
     run::{Effect, Event},
+    time::Timestamp,
 };
 
 /// An attempt is open.
@@ -16,10 +17,14 @@ use crate::{
 pub(crate) struct Collecting {
     pub(crate) attempts: Attempts,
     pub(crate) terms: Box<Terms>,
+    /// Who is asked for an update, in ascending order: the cohort, or who has shared keys.
+    pub(crate) members: Vec<NodeId>,
     /// Whose updates are in the sum, and what they were.
     pub(crate) updates: BTreeMap<NodeId, Digest>,
     /// Who has no part any more.
     pub(crate) dropped: BTreeMap<NodeId, DropReason>,
+    /// When those who have not answered are dropped.
+    pub(crate) deadline: Timestamp,
 }
 
 /// What follows for the attempt as a whole.
@@ -32,7 +37,8 @@ pub(crate) enum Course {
 
 impl Collecting {
     pub(crate) fn new(attempts: Attempts, terms: Box<Terms>) -> Self {
-        Self { attempts: attempts.opened(&terms), terms, updates: BTreeMap::new(), dropped: BTreeMap::new() }
+        let (members, deadline) = (terms.cohort.clone(), terms.deadline);
+        Self { attempts: attempts.opened(&terms), terms, members, updates: BTreeMap::new(), dropped: BTreeMap::new(), deadline }
     }
 
     /// A whole update arrived.
@@ -53,10 +59,10 @@ impl Collecting {
                 Err(Misbehaviour::SecondUpdate { node, first: *first, second: digest }.into())
             };
         }
-        if cx.now >= self.terms.deadline {
+        if cx.now >= self.deadline {
             return Err(Expiry::Session.into());
         }
-        if self.dropped.contains_key(&node) {
+        if self.dropped.contains_key(&node) || self.members.binary_search(&node).is_err() {
             return Err(Expiry::Dropped { node }.into());
         }
         let expected = self.terms.update_bytes()?;
@@ -65,7 +71,7 @@ impl Collecting {
         }
         let event = Event::UpdateAccepted { node: node.clone(), digest, bytes: bytes as u64 };
         let decision = Decision::nothing().event(event).effect(Effect::Add { node, digest });
-        Ok((decision, self.course(self.updates.len() + 1, self.dropped.len(), false)))
+        Ok((decision, self.course(self.updates.len() + 1, 0, false)))
     }
 
     /// A member cannot.
@@ -75,17 +81,28 @@ impl Collecting {
         if self.dropped.contains_key(&node) || self.updates.contains_key(&node) {
             return Ok((Decision::nothing(), Course::Wait));
         }
+        // Who is not asked any more changes nothing.
+        let asked = usize::from(self.members.binary_search(&node).is_ok());
         let decision = Decision::nothing().event(Event::NodeDropped { node, reason: DropReason::Declined { reason } });
-        Ok((decision, self.course(self.updates.len(), self.dropped.len() + 1, false)))
+        Ok((decision, self.course(self.updates.len(), asked, false)))
     }
 
     /// Time has passed.
     pub(crate) fn tick(&self, cx: &Cx<'_>) -> Course {
-        self.course(self.updates.len(), self.dropped.len(), cx.now >= self.terms.deadline)
+        self.course(self.updates.len(), 0, cx.now >= self.deadline)
     }
 
     /// Ends the collection after `decision`; whoever has not answered is dropped for `reason`.
-    pub(crate) fn close(&self, mut decision: Decision<Event, Effect>, server_lr: f64, overdue: bool) -> Decision<Event, Effect> {
+    pub(crate) fn close(
+        &self,
+        mut decision: Decision<Event, Effect>,
+        server_lr: f64,
+        overdue: bool,
+    ) -> Result<Decision<Event, Effect>, Fault> {
+        if self.terms.secure.is_some() {
+            // The session knows better than we whether the sum can be opened without those who are missing.
+            return Ok(decision.effect(Effect::CloseStage { session: self.terms.session, stage: Stage::Inputs }));
+        }
         let mut survivors: Vec<NodeId> = self.updates.keys().cloned().collect();
         let mut settled: Vec<NodeId> = Vec::new();
         for event in &decision.events {
@@ -103,10 +120,12 @@ impl Collecting {
                 decision.effects.push(Effect::Withdraw { node: node.clone(), session: self.terms.session, keep: false });
             }
         }
-        decision.event(Event::CollectionClosed { survivors: survivors.clone() }).effect(Effect::Aggregate {
-            terms: self.terms.clone(),
-            server_lr,
-            survivors,
+        let count = survivors.len();
+        decision = decision.event(Event::CollectionClosed { survivors: survivors.clone() });
+        Ok(match self.terms.cost(count)? {
+            // The ledger first: what follows gives the sum away.
+            Some(cost) => decision.effect(Effect::Charge { session: self.terms.session, cost, members: survivors }),
+            None => decision.effect(Effect::Aggregate { terms: self.terms.clone(), server_lr, survivors }),
         })
     }
 
@@ -115,9 +134,10 @@ impl Collecting {
         self.terms.cohort.iter().filter(|node| !self.dropped.contains_key(*node))
     }
 
-    /// After `updates` accepted and `dropped` given up, what now?
+    /// With `updates` accepted and `dropped` more given up, what now?
     fn course(&self, updates: usize, dropped: usize, overdue: bool) -> Course {
-        let waiting = self.terms.cohort.len().saturating_sub(updates + dropped);
+        let left = self.members.iter().filter(|node| !self.dropped.contains_key(*node)).count();
+        let waiting = left.saturating_sub(updates + dropped);
         let possible = if overdue { updates } else { updates + waiting };
         if possible < self.terms.minimum as usize {
             let have = u32::try_from(possible).unwrap_or(u32::MAX);

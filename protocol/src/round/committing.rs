@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DropReason, Terms, Totals, attempts::Attempts, collecting::Collecting};
+use super::{DropReason, Terms, Totals, attempts::Attempts, collecting::Collecting, exchanging::Exchanging};
 use crate::{
     digest::Digest,
     fault::{Expiry, Fault, Misbehaviour, Misuse},
@@ -24,7 +24,14 @@ pub(crate) struct Committing {
 
 impl From<Collecting> for Committing {
     fn from(collecting: Collecting) -> Self {
-        let Collecting { attempts, terms, updates, dropped } = collecting;
+        let Collecting { attempts, terms, updates, dropped, .. } = collecting;
+        Self { attempts, terms, updates, dropped }
+    }
+}
+
+impl From<Exchanging> for Committing {
+    fn from(exchanging: Exchanging) -> Self {
+        let Exchanging { attempts, terms, updates, dropped, .. } = exchanging;
         Self { attempts, terms, updates, dropped }
     }
 }

@@ -31,6 +31,8 @@ fn terms(round: u32, attempt: u32) -> Terms {
         params: Digest::of(&round.to_le_bytes()),
         length: 2,
         encoding: super::super::EncodingTerms::of(&spec),
+        secure: None,
+        noise: None,
         train: super::super::TrainTerms::of(&spec),
         opened,
         deadline: opened + Duration::from_secs(600),

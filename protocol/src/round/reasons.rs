@@ -38,6 +38,12 @@ pub enum Decline {
         /// Which rule.
         why: String,
     },
+    /// The coordinator, or a neighbour, broke the secure sum's protocol, and this node left it.
+    #[error("the secure sum was left: {why}")]
+    SecureSum {
+        /// What was wrong.
+        why: String,
+    },
     /// No time, memory or space for it now.
     #[error("out of resources: {why}")]
     Resources {
@@ -87,6 +93,14 @@ pub enum AbortReason {
     /// The vectors were in memory and are gone. Does not count as a failure of the round.
     #[error("the coordinator restarted")]
     CoordinatorRestarted,
+    /// The secure sum cannot be finished. Nothing of it was revealed.
+    #[error("the sum was given up in {stage}: {why}")]
+    SecureSum {
+        /// In which stage.
+        stage: String,
+        /// Why.
+        why: String,
+    },
     /// The sum does not decode, or the model it gives is not finite.
     #[error("the sum is unusable: {why}")]
     BadSum {

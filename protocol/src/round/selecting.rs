@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{AbortReason, EncodingTerms, OptimizerTerms, Task, Terms, TrainTerms, attempts::Attempts, select};
+use super::{AbortReason, EncodingTerms, NoiseTerms, SecureTerms, Task, Terms, TrainTerms, attempts::Attempts, select};
 use crate::{
     digest::Digest,
     fault::Fault,
     ids::{NodeId, SessionId},
     machine::{Cx, Decision},
     run::{Created, Effect, Event},
-    spec::Spec,
     time::Timestamp,
 };
 
@@ -44,22 +43,40 @@ impl Selecting {
     }
 
     /// Looks at who is there.
-    pub(crate) fn roster(&self, cx: &mut Cx<'_>, created: &Created, params: Digest, roster: Vec<NodeId>) -> Result<Selection, Fault> {
+    pub(crate) fn roster(
+        &self,
+        cx: &mut Cx<'_>,
+        created: &Created,
+        noise: Option<&NoiseTerms>,
+        params: Digest,
+        roster: Vec<NodeId>,
+    ) -> Result<Selection, Fault> {
         let eligible: BTreeSet<NodeId> = roster.into_iter().collect();
         let spec = &created.spec.cohort;
+        // Not every size between the minimum and all that are asked has a threshold that is both private and reliable.
+        let feasible = |n: usize| {
+            let secure = created.spec.is_secure().then(|| SecureTerms::of(&created.spec));
+            secure.map_or(Ok(()), |secure| secure.plan(u32::try_from(n).unwrap_or(u32::MAX), created.spec.cohort.minimum).map(drop))
+        };
         let overdue = cx.now >= self.deadline(created);
         let (target, minimum) = (spec.asked() as usize, spec.minimum as usize);
 
-        if !self.pinned.is_empty() && self.pinned.is_subset(&eligible) {
+        if !self.pinned.is_empty() && self.pinned.is_subset(&eligible) && feasible(self.pinned.len()).is_ok() {
             let cohort = self.pinned.iter().cloned().collect();
-            return Ok(Selection::Open(self.open(cx, created, params, cohort)?));
+            return Ok(Selection::Open(self.open(cx, created, noise, params, cohort)?));
         }
         // Those who have trained for the lost attempt get the time to come back.
         let full = self.pinned.is_empty() && eligible.len() >= target;
         if full || (overdue && eligible.len() >= minimum) {
+            // Of the sizes that there are nodes for, the largest that will do.
+            let sizes = (minimum..=target.min(eligible.len())).rev();
+            let Some(target) = sizes.into_iter().find(|n| feasible(*n).is_ok()) else {
+                let why = feasible(eligible.len().min(target)).err().map(|fault| fault.to_string()).unwrap_or_default();
+                return Ok(Selection::Abort(AbortReason::SecureSum { stage: "selection".into(), why }));
+            };
             let (seed, round) = (created.spec.seed, self.attempts.round);
             let cohort = select::choose(&eligible, seed, round, target, &self.pinned, &self.attempts.unreliable);
-            return Ok(Selection::Open(self.open(cx, created, params, cohort)?));
+            return Ok(Selection::Open(self.open(cx, created, noise, params, cohort)?));
         }
         if overdue {
             let have = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
@@ -68,7 +85,14 @@ impl Selecting {
         Ok(Selection::Wait)
     }
 
-    fn open(&self, cx: &mut Cx<'_>, created: &Created, params: Digest, cohort: Vec<NodeId>) -> Result<Decision<Event, Effect>, Fault> {
+    fn open(
+        &self,
+        cx: &mut Cx<'_>,
+        created: &Created,
+        noise: Option<&NoiseTerms>,
+        params: Digest,
+        cohort: Vec<NodeId>,
+    ) -> Result<Decision<Event, Effect>, Fault> {
         let mut session = [0; 32];
         cx.secrets.fill(&mut session);
         let terms = Terms {
@@ -85,11 +109,14 @@ impl Selecting {
             params,
             length: created.length,
             encoding: EncodingTerms::of(&created.spec),
+            secure: created.spec.is_secure().then(|| SecureTerms::of(&created.spec)),
+            noise: noise.cloned(),
             train: TrainTerms::of(&created.spec),
             opened: cx.now,
             deadline: cx.now + created.spec.deadlines.round,
         };
-        terms.encoding.encoding()?;
+        terms.aggregation()?;
+        terms.codec()?;
         Ok(announce(&terms, |_| true).event(Event::AttemptOpened(Box::new(terms))))
     }
 }
@@ -101,42 +128,4 @@ pub(crate) fn announce(terms: &Terms, member: impl Fn(&NodeId) -> bool) -> Decis
     let mut decision = Decision::nothing().effect(Effect::Open(Box::new(terms.clone())));
     decision.effects.extend(terms.cohort.iter().filter(|node| member(node)).map(assign));
     decision
-}
-
-impl EncodingTerms {
-    /// The grid of a run: room for `cohort.size` updates.
-    pub fn of(spec: &Spec) -> Self {
-        Self {
-            clip: spec.privacy.clip,
-            bits: spec.secure_aggregation.bits,
-            nodes: spec.cohort.size,
-            weights: spec.strategy.weights,
-            example_cap: spec.strategy.example_cap,
-        }
-    }
-}
-
-impl TrainTerms {
-    /// How the nodes of a run train.
-    pub fn of(spec: &Spec) -> Self {
-        let train = &spec.train;
-        Self {
-            seed: spec.seed,
-            source: spec.data.source.clone(),
-            loss: spec.model.loss,
-            freeze: spec.model.freeze.clone(),
-            local_epochs: train.local_epochs,
-            batch: train.batch,
-            optimizer: OptimizerTerms {
-                kind: train.optimizer,
-                momentum: train.momentum,
-                nesterov: train.nesterov,
-                weight_decay: train.weight_decay,
-                beta1: train.beta1,
-                beta2: train.beta2,
-                epsilon: train.epsilon,
-            },
-            lr: train.lr,
-        }
-    }
 }

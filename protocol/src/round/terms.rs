@@ -1,13 +1,18 @@
-//! What every member of a cohort is told, and what the next version signs.
+//! What every member of a cohort is told, and what it signs together with its keys.
 
+use std::{num::NonZeroU32, time::Duration};
+
+use sapwood_privacy::{accountant::Observer, dp::RotationSeed, ledger::Rho, secagg};
 use serde::{Deserialize, Serialize};
 
+use super::{Codec, NoiseTerms, SecureTerms, protection::setting};
 use crate::{
     canonical::Canonical,
     digest::Digest,
     fault::Fault,
     ids::{NodeId, RunId, SessionId},
-    spec::{Loss, OptimizerKind, Weights},
+    run::Cost,
+    spec::{Loss, OptimizerKind, Spec, Weights},
     time::Timestamp,
 };
 
@@ -39,8 +44,14 @@ pub struct Terms {
     pub params: Digest,
     /// D: trained floats.
     pub length: u64,
-    /// How an update is written on the wire.
+    /// How an update is written on the wire if no noise is asked for.
     pub encoding: EncodingTerms,
+    /// How the coordinator is kept from seeing single updates; none: it sees them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure: Option<SecureTerms>,
+    /// Which noise is added; none: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<NoiseTerms>,
     /// How a node trains.
     pub train: TrainTerms,
     /// When the attempt began.
@@ -128,6 +139,17 @@ pub struct Withdrawal {
 }
 
 impl EncodingTerms {
+    /// The grid of a run: room for `cohort.size` updates.
+    pub fn of(spec: &Spec) -> Self {
+        Self {
+            clip: spec.privacy.clip,
+            bits: spec.secure_aggregation.bits.unwrap_or(32),
+            nodes: spec.cohort.size,
+            weights: spec.strategy.weights,
+            example_cap: spec.strategy.example_cap,
+        }
+    }
+
     /// The codec that both ends use.
     ///
     /// # Errors
@@ -149,6 +171,29 @@ impl EncodingTerms {
 }
 
 impl TrainTerms {
+    /// How the nodes of a run train.
+    pub fn of(spec: &Spec) -> Self {
+        let train = &spec.train;
+        Self {
+            seed: spec.seed,
+            source: spec.data.source.clone(),
+            loss: spec.model.loss,
+            freeze: spec.model.freeze.clone(),
+            local_epochs: train.local_epochs,
+            batch: train.batch,
+            optimizer: OptimizerTerms {
+                kind: train.optimizer,
+                momentum: train.momentum,
+                nesterov: train.nesterov,
+                weight_decay: train.weight_decay,
+                beta1: train.beta1,
+                beta2: train.beta2,
+                epsilon: train.epsilon,
+            },
+            lr: train.lr,
+        }
+    }
+
     fn write(&self, to: Canonical) -> Canonical {
         let o = &self.optimizer;
         to.u64(self.seed)
@@ -169,7 +214,7 @@ impl TrainTerms {
 }
 
 impl Terms {
-    /// The one way to write these terms down; the next version signs them.
+    /// The one way to write these terms down.
     pub fn canonical(&self) -> Vec<u8> {
         let to = Canonical::new("sapwood/round/terms/v1")
             .u64(u64::from(self.attempt))
@@ -179,6 +224,7 @@ impl Terms {
             .u64(u64::from(self.minimum))
             .u64(self.opened.millis())
             .u64(self.deadline.millis());
+        let to = to.option(self.secure.as_ref(), |to, secure| secure.write(to));
         self.encoding.write(self.write_work(to)).finish()
     }
 
@@ -197,6 +243,8 @@ impl Terms {
         let digest = |to: Canonical, digest: Digest| to.bytes(digest.as_bytes());
         let to = digest(to.str(self.run.as_str()).u64(u64::from(self.round)), self.model);
         let to = to.option(self.preprocess, digest).option(self.schema, digest);
+        // Under a privacy budget the trainer clips, and what it trains depends on whom it protects.
+        let to = to.option(self.noise.as_ref(), |to, noise| noise.write(to));
         self.train.write(digest(to, self.params).u64(self.length))
     }
 
@@ -208,12 +256,84 @@ impl Terms {
         u64::from_le_bytes(*head)
     }
 
+    /// How vectors become elements of Z_2^b, and sums become updates again.
+    ///
+    /// # Errors
+    /// Terms that make no sense.
+    pub fn codec(&self) -> Result<Codec, Fault> {
+        Ok(match &self.noise {
+            None => Codec::Exact(self.encoding.encoding()?),
+            Some(noise) => {
+                let mechanism = noise.mechanism()?;
+                let p = mechanism.parameters();
+                if p.dimension as u64 != self.length || p.minimum != self.minimum || p.nodes != self.size {
+                    return Err(setting("privacy", "the noise is made for another round"));
+                }
+                Codec::Noised(mechanism)
+            }
+        })
+    }
+
     /// Bytes of an update on the wire.
     ///
     /// # Errors
-    /// As [`EncodingTerms::encoding`].
+    /// As [`Terms::codec`].
     pub fn update_bytes(&self) -> Result<usize, Fault> {
-        Ok(self.encoding.encoding()?.packed_len(self.dimension()))
+        Ok(self.codec()?.packed_len(self.dimension()))
+    }
+
+    /// What a sum of so many costs; nothing without noise.
+    ///
+    /// # Errors
+    /// Fewer than the noise was made for.
+    pub fn cost(&self, survivors: usize) -> Result<Option<Cost>, Fault> {
+        let Codec::Noised(mechanism) = self.codec()? else { return Ok(None) };
+        let survivors = u32::try_from(survivors).unwrap_or(u32::MAX);
+        let of = |observer| {
+            let rho = mechanism.parameters().rho(observer, survivors).map_err(|fault| setting("privacy", &fault.to_string()))?;
+            let cost = Rho::cost(rho).map_err(|fault| setting("privacy", &fault.to_string()))?;
+            Ok::<_, Fault>(cost.trillionths())
+        };
+        Ok(Some(Cost { coordinator: of(Observer::Coordinator)?, outsider: of(Observer::Outsider)? }))
+    }
+
+    /// The public seed of the round's rotation: fixed by the session.
+    pub fn rotation(&self) -> RotationSeed {
+        RotationSeed::new(*Canonical::new("sapwood/round/rotation/v1").bytes(self.session.as_bytes()).digest().as_bytes())
+    }
+
+    /// The terms of the secure sum; its context is the hash of all terms. None if updates go in clear.
+    ///
+    /// # Errors
+    /// Terms that make no sense.
+    pub fn aggregation(&self) -> Result<Option<secagg::Terms>, Fault> {
+        let Some(secure) = &self.secure else { return Ok(None) };
+        let codec = self.codec()?;
+        let length = u32::try_from(codec.elements(self.dimension())).ok().and_then(NonZeroU32::new);
+        Ok(Some(secagg::Terms {
+            session: secagg::Session(*self.session.as_bytes()),
+            round: u64::from(self.round),
+            minimum: self.minimum,
+            dropout: secure.rate("secure_aggregation.dropout", secure.dropout_ppm)?,
+            corruption: secure.rate("secure_aggregation.corruption", secure.corruption_ppm)?,
+            profile: secure.profile(),
+            bits: codec.bits(),
+            length: length.ok_or_else(|| setting("model.file", "it has more parameters than a secure sum holds"))?,
+            suite: secure.suite(),
+            context: *self.hash().as_bytes(),
+        }))
+    }
+
+    /// How long a step of the secure sum behind key advertisement may take.
+    pub fn exchange(&self) -> Duration {
+        self.secure.map_or(Duration::ZERO, |secure| secure.exchange)
+    }
+
+    /// How long masked inputs may take: a step's time, and the vector's at a slow line's rate.
+    pub fn upload_within(&self) -> Duration {
+        const BYTES_A_SECOND: usize = 500_000;
+        let bytes = self.update_bytes().unwrap_or(0);
+        self.exchange() + Duration::from_secs((bytes / BYTES_A_SECOND) as u64)
     }
 
     /// D as an index.

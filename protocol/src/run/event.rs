@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvaluationRecord, Failure, Refused, Released};
+use super::{Cost, EvaluationRecord, Failure, Refused, Released};
 use crate::{
     digest::Digest,
     ids::{NodeId, RunId, SessionId},
-    round::{AbortReason, DropReason, Terms, Totals},
+    round::{AbortReason, DropReason, Stage, Terms, Totals},
     spec::Spec,
     time::Timestamp,
 };
@@ -69,6 +69,22 @@ pub enum Event {
     CollectionClosed {
         /// Whose updates are in it, in ascending order.
         survivors: Vec<NodeId>,
+    },
+    /// A stage of the secure sum is over.
+    StageClosed {
+        /// Which.
+        stage: Stage,
+        /// Who takes part in the next, in ascending order.
+        members: Vec<NodeId>,
+        /// When.
+        at: Timestamp,
+    },
+    /// The privacy ledger was charged for this attempt's sum, whatever becomes of it.
+    Charged {
+        /// Which attempt.
+        session: SessionId,
+        /// How much.
+        cost: Cost,
     },
     /// The attempt came to nothing.
     AttemptAborted {
@@ -133,6 +149,8 @@ impl Event {
         "update_accepted",
         "node_dropped",
         "collection_closed",
+        "stage_closed",
+        "charged",
         "attempt_aborted",
         "round_committed",
         "evaluated",
@@ -152,6 +170,8 @@ impl Event {
             Self::UpdateAccepted { .. } => "update_accepted",
             Self::NodeDropped { .. } => "node_dropped",
             Self::CollectionClosed { .. } => "collection_closed",
+            Self::StageClosed { .. } => "stage_closed",
+            Self::Charged { .. } => "charged",
             Self::AttemptAborted { .. } => "attempt_aborted",
             Self::RoundCommitted { .. } => "round_committed",
             Self::Evaluated { .. } => "evaluated",

@@ -1,9 +1,14 @@
 //! Looking at a run without moving it.
 
+use sapwood_privacy::{dp::Statement, ledger::Rho};
 use serde::{Deserialize, Serialize};
 
-use super::{Collecting, Committing, Phase, Released, Run, Selecting};
-use crate::view::{AttemptView, Dropped};
+use super::{Collecting, Committing, Cost, Exchanging, Phase, Released, Run, Selecting};
+use crate::{
+    machine::Machine as _,
+    round::Stage,
+    view::{AttemptView, Dropped},
+};
 
 /// Where a run is, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -15,6 +20,8 @@ pub enum RunState {
     Selecting,
     /// Nodes train.
     Collecting,
+    /// Nodes have trained and build the secure sum.
+    Aggregating,
     /// The sum is being decoded.
     Committing,
     /// All rounds are done; the last model is being scored.
@@ -40,6 +47,7 @@ impl RunState {
             Self::Created => "created",
             Self::Selecting => "selecting",
             Self::Collecting => "collecting",
+            Self::Aggregating => "aggregating",
             Self::Committing => "committing",
             Self::Evaluating => "evaluating",
             Self::Releasing => "releasing",
@@ -64,7 +72,9 @@ impl Run {
         match &self.phase {
             Phase::Created => RunState::Created,
             Phase::Selecting(_) => RunState::Selecting,
-            Phase::Collecting(_) => RunState::Collecting,
+            Phase::Exchanging(Exchanging { stage: Stage::Keys, .. }) => RunState::Collecting,
+            Phase::Collecting(collecting) if collecting.terms.secure.is_none() => RunState::Collecting,
+            Phase::Exchanging(_) | Phase::Collecting(_) => RunState::Aggregating,
             Phase::Committing(_) => RunState::Committing,
             Phase::Finished if !self.unscored.is_empty() => RunState::Evaluating,
             Phase::Finished if self.created.spec.release.auto => RunState::Releasing,
@@ -89,6 +99,13 @@ impl Run {
         }
     }
 
+    /// The promise that what was charged so far amounts to; none without a budget.
+    pub fn statement(&self) -> Option<Statement> {
+        let rho = |units| Rho::from_trillionths(units).get();
+        let (Cost { coordinator, outsider }, sums) = self.spent();
+        self.plan()?.statement_of(rho(coordinator), rho(outsider), sums).ok()
+    }
+
     /// The release, once there is one.
     pub fn released(&self) -> Option<&Released> {
         match &self.phase {
@@ -101,6 +118,7 @@ impl Run {
         match &self.phase {
             Phase::Created => 0,
             Phase::Selecting(Selecting { attempts, .. })
+            | Phase::Exchanging(Exchanging { attempts, .. })
             | Phase::Collecting(Collecting { attempts, .. })
             | Phase::Committing(Committing { attempts, .. }) => attempts.round,
             _ => self.rounds.last().map_or(0, |record| record.round),
@@ -108,8 +126,9 @@ impl Run {
     }
 
     pub(crate) fn attempt(&self) -> Option<AttemptView> {
-        let (Phase::Collecting(Collecting { terms, updates, dropped, .. }) | Phase::Committing(Committing { terms, updates, dropped, .. })) =
-            &self.phase
+        let (Phase::Exchanging(Exchanging { terms, updates, dropped, .. })
+        | Phase::Collecting(Collecting { terms, updates, dropped, .. })
+        | Phase::Committing(Committing { terms, updates, dropped, .. })) = &self.phase
         else {
             return None;
         };
@@ -120,7 +139,7 @@ impl Run {
             updates: count(updates.len()),
             minimum: terms.minimum,
             dropped: dropped.iter().map(|(node, why)| Dropped { node: node.clone(), why: why.to_string() }).collect(),
-            deadline: terms.deadline,
+            deadline: self.deadline().unwrap_or(terms.deadline),
         })
     }
 }

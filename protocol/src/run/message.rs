@@ -6,7 +6,7 @@ use thiserror::Error;
 use crate::{
     digest::Digest,
     ids::{NodeId, ReleaseId, SessionId},
-    round::{AbortReason, Decline, Task, Terms, Totals},
+    round::{AbortReason, Decline, Stage, Task, Terms, Totals},
 };
 
 /// One message, one deadline, or one thing that the shell has done.
@@ -38,6 +38,43 @@ pub enum Input {
         session: SessionId,
         /// Why.
         reason: Decline,
+    },
+    /// Everybody who can answer in this stage of the secure sum has answered.
+    StageComplete {
+        /// Of which attempt.
+        session: SessionId,
+        /// Which.
+        stage: Stage,
+    },
+    /// The stage is closed; these take part in the next, in ascending order. Behind [`Stage::Inputs`]: whose inputs are in the sum.
+    StageClosed {
+        /// Of which attempt.
+        session: SessionId,
+        /// Which.
+        stage: Stage,
+        /// Who goes on.
+        members: Vec<NodeId>,
+    },
+    /// The secure sum cannot go on. Nothing of it was revealed.
+    StageFailed {
+        /// Of which attempt.
+        session: SessionId,
+        /// Why.
+        why: String,
+    },
+    /// The ledger has charged this session, durably; these may be asked to unmask.
+    Charged {
+        /// Which attempt.
+        session: SessionId,
+        /// Who gives shares.
+        members: Vec<NodeId>,
+    },
+    /// The ledger says no.
+    ChargeRefused {
+        /// Which attempt.
+        session: SessionId,
+        /// Why.
+        why: String,
     },
     /// The shell has decoded the sum and stored the new parameters.
     Aggregated {
@@ -106,6 +143,30 @@ pub enum Effect {
         /// Which bytes.
         digest: Digest,
     },
+    /// End this stage of the secure sum with those who have answered; end with [`Input::StageClosed`] or [`Input::StageFailed`].
+    /// If another stage is at hand, this is done already.
+    CloseStage {
+        /// Of which attempt.
+        session: SessionId,
+        /// Which.
+        stage: Stage,
+    },
+    /// The node is not waited for any more in the secure sum; [`Input::StageComplete`] if nobody else is.
+    Gone {
+        /// Who.
+        node: NodeId,
+        /// In which attempt.
+        session: SessionId,
+    },
+    /// Have the ledger charge this session, before anybody is asked to unmask; end with [`Input::Charged`] or [`Input::ChargeRefused`].
+    Charge {
+        /// Which attempt.
+        session: SessionId,
+        /// What the sum costs against the coordinator.
+        cost: Cost,
+        /// Who will be asked for shares.
+        members: Vec<NodeId>,
+    },
     /// Decode the sum, add the mean times the server's learning rate to the parameters, store them; end with
     /// [`Input::Aggregated`] or [`Input::AggregateFailed`].
     Aggregate {
@@ -133,6 +194,24 @@ pub enum Effect {
         /// The final parameters.
         params: Digest,
     },
+}
+
+/// What a sum costs, in trillionths of ρ (zero-concentrated differential privacy).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cost {
+    /// Against the coordinator, with as many colluders as planned.
+    pub coordinator: u64,
+    /// Against those who see the model only.
+    pub outsider: u64,
+}
+
+impl Cost {
+    /// Both together with another.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { coordinator: self.coordinator.saturating_add(other.coordinator), outsider: self.outsider.saturating_add(other.outsider) }
+    }
 }
 
 /// How the global model did on the evaluation data.
@@ -194,6 +273,12 @@ pub enum Failure {
         attempts: u32,
         /// Why the last time.
         last: AbortReason,
+    },
+    /// The privacy budget does not allow another sum.
+    #[error("the privacy ledger refused a round: {why}")]
+    Budget {
+        /// Why, and what to do.
+        why: String,
     },
     /// The coordinator cannot go on.
     #[error("the coordinator cannot go on: {why}")]

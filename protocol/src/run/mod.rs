@@ -5,8 +5,14 @@
 //!     [*] --> Created: submitted
 //!     Created --> Selecting: Start
 //!     state "one round, see `round`" as round {
-//!         Selecting --> Collecting: AttemptOpened
-//!         Collecting --> Committing: CollectionClosed
+//!         Selecting --> Collecting: AttemptOpened, in clear
+//!         Selecting --> Exchanging: AttemptOpened, keys
+//!         Exchanging --> Exchanging: StageClosed, shares
+//!         Exchanging --> Collecting: StageClosed
+//!         Collecting --> Exchanging: StageClosed, consistency and unmasking
+//!         Exchanging --> Committing: StageClosed
+//!         Collecting --> Committing: CollectionClosed, in clear
+//!         Exchanging --> Selecting: AttemptAborted
 //!         Collecting --> Selecting: AttemptAborted
 //!         Committing --> Selecting: AttemptAborted
 //!     }
@@ -35,17 +41,20 @@ use std::collections::BTreeMap;
 pub use event::{Created, Event};
 pub use history::RoundRecord;
 pub use look::RunState;
-pub use message::{CandidateOutcome, Effect, EvaluationRecord, Failure, Input, Refused, Released};
+pub use message::{CandidateOutcome, Cost, Effect, EvaluationRecord, Failure, Input, Refused, Released};
+
+use sapwood_privacy::dp::Plan;
 
 use crate::{
     digest::Digest,
     fault::{Expiry, Fault, Misuse},
     machine::{Cx, Decision, Machine},
     round::{
-        AbortReason, DropReason, EncodingTerms, Terms,
+        self, AbortReason, DropReason, EncodingTerms, NoiseTerms, Stage, Terms, Totals,
         attempts::Attempts,
         collecting::{Collecting, Course},
         committing::Committing,
+        exchanging::{Exchanging, Next, left_behind},
         selecting::{Selecting, Selection, announce},
     },
     time::Timestamp,
@@ -57,6 +66,13 @@ type Verdict = Decision<Event, Effect>;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     created: Box<Created>,
+    /// What its budget comes to; none without one.
+    plan: Option<Box<(Plan, NoiseTerms)>>,
+    /// What its sums were charged, and how many those were.
+    spent: Cost,
+    sums: u32,
+    /// The clip norm of the next round.
+    clip: f64,
     phase: Phase,
     /// The global parameters.
     params: Digest,
@@ -71,6 +87,8 @@ pub struct Run {
 enum Phase {
     Created,
     Selecting(Selecting),
+    /// A stage of the secure sum.
+    Exchanging(Exchanging),
     Collecting(Collecting),
     Committing(Committing),
     /// All rounds are done; scores or the candidate may be missing.
@@ -95,9 +113,29 @@ impl Run {
             let why = "no initializer of the model is left to train".to_owned();
             return Err(Misuse::Setting { key: "model.freeze".into(), why }.into());
         }
-        EncodingTerms::of(&created.spec).encoding()?;
-        let params = created.params;
-        Ok(Self { created: Box::new(created), phase: Phase::Created, params, rounds: Vec::new(), unscored: BTreeMap::new() })
+        let plan = if created.spec.is_private() {
+            let plan = round::plan(&created.spec, created.length)?;
+            let noise = NoiseTerms::of(&created.spec, &plan);
+            noise.mechanism()?;
+            round::adaptive(&created.spec)?;
+            Some(Box::new((plan, noise)))
+        } else {
+            EncodingTerms::of(&created.spec).encoding()?;
+            None
+        };
+        let (params, clip) = (created.params, created.spec.privacy.clip);
+        let (rounds, unscored) = (Vec::new(), BTreeMap::new());
+        Ok(Self {
+            created: Box::new(created),
+            plan,
+            spent: Cost::default(),
+            sums: 0,
+            clip,
+            phase: Phase::Created,
+            params,
+            rounds,
+            unscored,
+        })
     }
 
     /// The run that these events tell of.
@@ -127,10 +165,35 @@ impl Run {
         &self.rounds
     }
 
+    /// What its privacy budget comes to; none without one.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref().map(|plan| &plan.0)
+    }
+
+    /// What its sums were charged so far, and how many those were.
+    pub fn spent(&self) -> (Cost, u32) {
+        (self.spent, self.sums)
+    }
+
     /// The terms of the open attempt.
     pub fn terms(&self) -> Option<&Terms> {
+        self.attempt_at_hand().map(|(_, terms, _)| terms)
+    }
+
+    /// The stage of the secure sum that nodes are waited for in.
+    pub fn stage(&self) -> Option<Stage> {
         match &self.phase {
-            Phase::Collecting(Collecting { terms, .. }) | Phase::Committing(Committing { terms, .. }) => Some(terms),
+            Phase::Exchanging(exchanging) => Some(exchanging.stage),
+            Phase::Collecting(collecting) => collecting.terms.secure.map(|_| Stage::Inputs),
+            _ => None,
+        }
+    }
+
+    fn attempt_at_hand(&self) -> Option<(&Attempts, &Terms, &BTreeMap<crate::NodeId, DropReason>)> {
+        match &self.phase {
+            Phase::Exchanging(Exchanging { attempts, terms, dropped, .. })
+            | Phase::Collecting(Collecting { attempts, terms, dropped, .. })
+            | Phase::Committing(Committing { attempts, terms, dropped, .. }) => Some((attempts, terms, dropped)),
             _ => None,
         }
     }
@@ -140,7 +203,7 @@ impl Run {
         match &self.phase {
             Phase::Finished => !self.created.spec.release.auto && self.unscored.is_empty(),
             Phase::Released(_) | Phase::Refused(_) | Phase::Stopped { .. } | Phase::Failed { .. } => true,
-            Phase::Created | Phase::Selecting(_) | Phase::Collecting(_) | Phase::Committing(_) => false,
+            Phase::Created | Phase::Selecting(_) | Phase::Exchanging(_) | Phase::Collecting(_) | Phase::Committing(_) => false,
         }
     }
 
@@ -151,11 +214,10 @@ impl Run {
 
     /// Ends an attempt that came to nothing; the run fails if the round has no attempts left.
     fn abort(&self, cx: &Cx<'_>, mut verdict: Verdict, reason: AbortReason) -> Verdict {
-        let (Phase::Selecting(Selecting { attempts, .. })
-        | Phase::Collecting(Collecting { attempts, .. })
-        | Phase::Committing(Committing { attempts, .. })) = &self.phase
-        else {
-            return verdict;
+        let attempts = match (&self.phase, self.attempt_at_hand()) {
+            (Phase::Selecting(selecting), _) => &selecting.attempts,
+            (_, Some((attempts, ..))) => attempts,
+            _ => return verdict,
         };
         let failed = attempts.failed + u32::from(reason.counts());
         let last = failed >= self.created.spec.deadlines.attempts && reason.counts();
@@ -171,10 +233,7 @@ impl Run {
 
     /// Calls the open attempt off.
     fn withdraw(&self, keep: bool) -> Vec<Effect> {
-        let (Phase::Collecting(Collecting { terms, dropped, .. }) | Phase::Committing(Committing { terms, dropped, .. })) = &self.phase
-        else {
-            return Vec::new();
-        };
+        let Some((_, terms, dropped)) = self.attempt_at_hand() else { return Vec::new() };
         let session = terms.session;
         let involved = terms.cohort.iter().filter(|node| !dropped.contains_key(*node));
         let mut effects = vec![Effect::Discard { session }];
@@ -183,11 +242,11 @@ impl Run {
     }
 
     /// Goes on after something happened to the open attempt.
-    fn follow(&self, cx: &Cx<'_>, collecting: &Collecting, verdict: Verdict, course: Course) -> Verdict {
-        let overdue = cx.now >= collecting.terms.deadline;
-        match course {
+    fn follow(&self, cx: &Cx<'_>, collecting: &Collecting, verdict: Verdict, course: Course) -> Result<Verdict, Fault> {
+        let overdue = cx.now >= collecting.deadline;
+        Ok(match course {
             Course::Wait => verdict,
-            Course::Close => collecting.close(verdict, self.created.spec.strategy.server_lr, overdue),
+            Course::Close => return collecting.close(verdict, self.created.spec.strategy.server_lr, overdue),
             Course::Abort(reason) => {
                 let mut verdict = verdict;
                 if overdue {
@@ -196,19 +255,81 @@ impl Run {
                 }
                 self.abort(cx, verdict, reason)
             }
-        }
+        })
     }
 
     fn roster(&self, cx: &mut Cx<'_>, roster: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
         let Phase::Selecting(selecting) = &self.phase else { return Ok(Decision::nothing()) };
-        Ok(match selecting.roster(cx, &self.created, self.params, roster)? {
+        let noise = self.plan.as_ref().map(|plan| NoiseTerms { clip: self.clip, ..plan.1.clone() });
+        Ok(match selecting.roster(cx, &self.created, noise.as_ref(), self.params, roster)? {
             Selection::Wait => Decision::nothing(),
             Selection::Open(verdict) => verdict,
             Selection::Abort(reason) => self.abort(cx, Decision::nothing(), reason),
         })
     }
 
-    fn aggregated(&self, cx: &Cx<'_>, session: crate::SessionId, params: Digest, totals: crate::round::Totals) -> Result<Verdict, Fault> {
+    /// A stage of the secure sum is closed, here with these.
+    fn stage_closed(&self, cx: &Cx<'_>, session: crate::SessionId, stage: Stage, members: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
+        if self.stage() != Some(stage) || self.terms().is_none_or(|terms| terms.session != session) {
+            return Err(Expiry::Session.into());
+        }
+        let Some((_, terms, dropped)) = self.attempt_at_hand() else { return Err(Expiry::Session.into()) };
+        let closed = |members| Event::StageClosed { stage, members, at: cx.now };
+        Ok(match stage {
+            Stage::Keys | Stage::Shares | Stage::Inputs => {
+                let late = self.deadline().is_some_and(|deadline| cx.now >= deadline);
+                let reason = if late || stage != Stage::Keys { DropReason::Straggler } else { DropReason::Surplus };
+                left_behind(terms, dropped, &members, &reason).event(closed(members))
+            }
+            // The ledger first: what follows reveals the sum.
+            Stage::Consistency => match self.sum_cost(terms)? {
+                Some(cost) => Decision::nothing().effect(Effect::Charge { session, cost, members }),
+                None => Decision::nothing().event(closed(members)),
+            },
+            Stage::Unmasking => {
+                let Phase::Exchanging(exchanging) = &self.phase else { return Err(Expiry::Session.into()) };
+                Decision::nothing().event(closed(members)).effect(Effect::Aggregate {
+                    terms: exchanging.terms.clone(),
+                    server_lr: self.created.spec.strategy.server_lr,
+                    survivors: exchanging.updates.keys().cloned().collect(),
+                })
+            }
+        })
+    }
+
+    fn sum_cost(&self, terms: &Terms) -> Result<Option<Cost>, Fault> {
+        match &self.phase {
+            Phase::Exchanging(exchanging) => terms.cost(exchanging.updates.len()),
+            _ => Ok(None),
+        }
+    }
+
+    /// The session is paid for.
+    fn charged(&self, cx: &Cx<'_>, session: crate::SessionId, members: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
+        let Some((_, terms, _)) = self.attempt_at_hand().filter(|(_, terms, _)| terms.session == session) else {
+            return Err(Expiry::Session.into());
+        };
+        Ok(match &self.phase {
+            Phase::Exchanging(Exchanging { stage: Stage::Consistency, updates, .. }) => match terms.cost(updates.len())? {
+                Some(cost) => {
+                    let closed = Event::StageClosed { stage: Stage::Consistency, members, at: cx.now };
+                    Decision::nothing().event(Event::Charged { session, cost }).event(closed)
+                }
+                None => return Err(Expiry::Session.into()),
+            },
+            Phase::Committing(Committing { terms, updates, .. }) => match terms.cost(updates.len())? {
+                Some(cost) => Decision::nothing().event(Event::Charged { session, cost }).effect(Effect::Aggregate {
+                    terms: terms.clone(),
+                    server_lr: self.created.spec.strategy.server_lr,
+                    survivors: members,
+                }),
+                None => return Err(Expiry::Session.into()),
+            },
+            _ => return Err(Expiry::Session.into()),
+        })
+    }
+
+    fn aggregated(&self, cx: &Cx<'_>, session: crate::SessionId, params: Digest, totals: Totals) -> Result<Verdict, Fault> {
         let Phase::Committing(committing) = &self.phase else { return Err(Expiry::Session.into()) };
         committing.aggregated(session, &totals)?;
         let round = committing.terms.round;
@@ -295,14 +416,15 @@ impl Machine for Run {
             }),
             Input::Tick => Ok(match &self.phase {
                 Phase::Selecting(selecting) if cx.now >= selecting.deadline(&self.created) => Decision::nothing().effect(Effect::AskRoster),
-                Phase::Collecting(collecting) => self.follow(cx, collecting, Decision::nothing(), collecting.tick(cx)),
+                Phase::Exchanging(exchanging) => exchanging.tick(cx),
+                Phase::Collecting(collecting) => self.follow(cx, collecting, Decision::nothing(), collecting.tick(cx))?,
                 _ => Decision::nothing(),
             }),
             Input::Roster(roster) => self.roster(cx, roster),
             Input::Update { node, session, digest, bytes } => match &self.phase {
                 Phase::Collecting(collecting) => {
                     let (verdict, course) = collecting.update(cx, node, session, digest, bytes)?;
-                    Ok(self.follow(cx, collecting, verdict, course))
+                    self.follow(cx, collecting, verdict, course)
                 }
                 Phase::Committing(committing) => committing.update(node, session, digest),
                 _ => Err(Expiry::Session.into()),
@@ -310,8 +432,27 @@ impl Machine for Run {
             Input::Declined { node, session, reason } => match &self.phase {
                 Phase::Collecting(collecting) => {
                     let (verdict, course) = collecting.declined(node, session, reason)?;
-                    Ok(self.follow(cx, collecting, verdict, course))
+                    self.follow(cx, collecting, verdict, course)
                 }
+                Phase::Exchanging(exchanging) => exchanging.declined(node, session, reason),
+                _ => Err(Expiry::Session.into()),
+            },
+            Input::StageComplete { session, stage } => match &self.phase {
+                Phase::Exchanging(exchanging) if exchanging.stage == stage && exchanging.terms.session == session => Ok(exchanging.end()),
+                _ => Ok(Decision::nothing()),
+            },
+            Input::StageClosed { session, stage, members } => self.stage_closed(cx, session, stage, members),
+            Input::StageFailed { session, why } => match self.terms() {
+                Some(terms) if terms.session == session => {
+                    // In clear only the charge can fail.
+                    let stage = self.stage().map_or("the privacy ledger's charge", Stage::word).into();
+                    Ok(self.abort(cx, Decision::nothing(), AbortReason::SecureSum { stage, why }))
+                }
+                _ => Err(Expiry::Session.into()),
+            },
+            Input::Charged { session, members } => self.charged(cx, session, members),
+            Input::ChargeRefused { session, why } => match self.terms() {
+                Some(terms) if terms.session == session => Ok(self.fail(cx, Failure::Budget { why })),
                 _ => Err(Expiry::Session.into()),
             },
             Input::Aggregated { session, params, totals } => self.aggregated(cx, session, params, totals),
@@ -331,8 +472,14 @@ impl Machine for Run {
     fn apply(mut self, event: &Event) -> Self {
         self.phase = match (self.phase, event) {
             (Phase::Created, Event::Started { at }) => Phase::Selecting(Selecting::new(Attempts::new(1, *at), *at)),
-            (Phase::Selecting(Selecting { attempts, .. }), Event::AttemptOpened(terms)) => {
-                Phase::Collecting(Collecting::new(attempts, terms.clone()))
+            (Phase::Selecting(Selecting { attempts, .. }), Event::AttemptOpened(terms)) => match terms.secure {
+                Some(_) => Phase::Exchanging(Exchanging::open(attempts, terms.clone())),
+                None => Phase::Collecting(Collecting::new(attempts, terms.clone())),
+            },
+            (Phase::Exchanging(exchanging), Event::NodeDropped { node, reason }) => Phase::Exchanging(exchanging.drop(node, reason)),
+            (Phase::Exchanging(exchanging), Event::StageClosed { members, at, .. }) => exchanging.next(members, *at).into(),
+            (Phase::Collecting(collecting), Event::StageClosed { members, at, .. }) => {
+                Phase::Exchanging(Exchanging::check(collecting, members, *at))
             }
             (Phase::Collecting(collecting), Event::UpdateAccepted { node, digest, bytes }) => {
                 Phase::Collecting(collecting.accepted(node, *digest, *bytes))
@@ -342,6 +489,9 @@ impl Machine for Run {
             (phase, Event::AttemptAborted { reason, at }) => aborted(phase, reason, *at),
             (Phase::Committing(committing), Event::RoundCommitted { round, params, totals, at, .. }) => {
                 self.params = *params;
+                if let (Ok(Some(adaptive)), Some(mean)) = (round::adaptive(&self.created.spec), totals.within_clip) {
+                    self.clip = adaptive.next(self.clip, mean);
+                }
                 self.rounds.push(RoundRecord::new(committing, *params, totals.clone(), *at));
                 Phase::Selecting(Selecting::new(Attempts::new(round + 1, *at), *at))
             }
@@ -362,6 +512,10 @@ impl Machine for Run {
                     record.evaluation = Some(*evaluation);
                 }
             }
+            Event::Charged { cost, .. } => {
+                self.spent = self.spent.plus(*cost);
+                self.sums += 1;
+            }
             Event::Stopped { .. } | Event::Failed { .. } => self.unscored.clear(),
             _ => {}
         }
@@ -374,10 +528,14 @@ impl Machine for Run {
             // The time to come together begins anew: nobody could connect while the coordinator was away.
             Phase::Selecting(_) => self.abort(cx, Decision::nothing(), AbortReason::CoordinatorRestarted),
             // Nothing had arrived, so nothing is lost: the attempt goes on under the same terms.
-            Phase::Collecting(collecting) if collecting.updates.is_empty() && cx.now < collecting.terms.deadline => {
+            Phase::Collecting(collecting)
+                if collecting.terms.secure.is_none() && collecting.updates.is_empty() && cx.now < collecting.deadline =>
+            {
                 announce(&collecting.terms, |node| !collecting.dropped.contains_key(node))
             }
-            Phase::Collecting(_) | Phase::Committing(_) => self.abort(cx, Decision::nothing(), AbortReason::CoordinatorRestarted),
+            Phase::Exchanging(_) | Phase::Collecting(_) | Phase::Committing(_) => {
+                self.abort(cx, Decision::nothing(), AbortReason::CoordinatorRestarted)
+            }
             Phase::Finished if self.unscored.is_empty() && self.created.spec.release.auto => {
                 Decision::nothing().effect(Effect::BuildCandidate { params: self.params })
             }
@@ -390,17 +548,37 @@ impl Machine for Run {
     fn deadline(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Selecting(selecting) => Some(selecting.deadline(&self.created)),
-            Phase::Collecting(collecting) => Some(collecting.terms.deadline),
+            Phase::Exchanging(exchanging) => Some(exchanging.deadline),
+            Phase::Collecting(collecting) => Some(collecting.deadline),
             _ => None,
+        }
+    }
+}
+
+impl From<Next> for Phase {
+    fn from(next: Next) -> Self {
+        match next {
+            Next::Exchanging(exchanging) => Self::Exchanging(exchanging),
+            Next::Collecting(collecting) => Self::Collecting(collecting),
+            Next::Committing(exchanging) => Self::Committing(exchanging.into()),
         }
     }
 }
 
 /// Back to selecting. After a restart those who had a part are waited for: they keep what they trained.
 fn aborted(phase: Phase, reason: &AbortReason, at: Timestamp) -> Phase {
+    let mut least = 0;
     let (attempts, pinned) = match phase {
         Phase::Selecting(selecting) => (selecting.attempts, selecting.pinned),
+        Phase::Exchanging(exchanging) => {
+            // Fewer could not be summed securely.
+            least = exchanging.terms.minimum as usize;
+            let Exchanging { attempts, terms, dropped, .. } = exchanging;
+            let involved = terms.cohort.iter().filter(|node| !dropped.contains_key(*node)).cloned().collect();
+            (attempts, involved)
+        }
         Phase::Collecting(collecting) => {
+            least = if collecting.terms.secure.is_some() { collecting.terms.minimum as usize } else { 0 };
             let involved = collecting.involved().cloned().collect();
             (collecting.attempts, involved)
         }
@@ -408,7 +586,7 @@ fn aborted(phase: Phase, reason: &AbortReason, at: Timestamp) -> Phase {
         other => return other,
     };
     let mut selecting = Selecting::new(attempts.aborted(reason), at);
-    if *reason == AbortReason::CoordinatorRestarted {
+    if *reason == AbortReason::CoordinatorRestarted && pinned.len() >= least {
         selecting.pinned = pinned;
     }
     Phase::Selecting(selecting)

@@ -86,7 +86,15 @@ impl Shell {
         self.tell(Input::Declined { node: node(i), session: self.session(), reason })
     }
     fn aggregated(&mut self, nodes: u32) -> Result<Vec<Effect>, Fault> {
-        let totals = Totals { nodes, weight: f64::from(nodes), examples: 10, loss: 0.5, accuracy: None, clipped: 0 };
+        let totals = Totals {
+            nodes,
+            weight: f64::from(nodes),
+            examples: Some(10),
+            loss: Some(0.5),
+            accuracy: None,
+            within_clip: None,
+            clipped: Some(0),
+        };
         self.try_tell(Input::Aggregated { session: self.session(), params: Digest::of(&self.now.millis().to_le_bytes()), totals })
     }
     fn pass(&mut self, seconds: u64) -> Vec<Effect> {
@@ -363,4 +371,33 @@ fn a_run_of_nothing_is_refused() {
     assert!(Run::create(nothing).unwrap_err().to_string().starts_with("model.freeze"));
     assert!(Run::replay([&Event::Started { at: Timestamp::from_millis(0) }]).is_err());
     assert!(Run::replay([]).is_err());
+}
+
+/// Found by review: where the coordinator adds the noise, the ledger was not charged. In clear, too, it is charged before the sum is read,
+/// and a ledger that is away costs the attempt, not the run.
+#[test]
+fn central_noise_is_charged_before_the_sum_is_read() {
+    let text = "[model]\nfile = \"m\"\n[secure_aggregation]\nmode = \"off\"\n[privacy]\nunit = \"node\"\nmechanism = \"central\"\n[cohort]\nsize = 3\n";
+    let begun = Created { spec: crate::spec::Spec::parse(text).unwrap(), ..created("") };
+    let mut shell = Shell { run: Run::create(begun).unwrap(), now: Timestamp::from_millis(5000), secrets: Counter(0), events: vec![] };
+    shell.tell(Input::Start);
+    let collect = |shell: &mut Shell| {
+        shell.roster(3);
+        shell.update(0).unwrap();
+        shell.update(1).unwrap();
+        let effects = shell.update(2).unwrap();
+        assert!(matches!(effects.last(), Some(Effect::Charge { members, .. }) if members.len() == 3), "{effects:?}");
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Aggregate { .. })), "the ledger comes first");
+        shell.session()
+    };
+    let session = collect(&mut shell);
+    shell.tell(Input::StageFailed { session, why: "the store is away".into() });
+    assert_eq!(shell.run.state(), RunState::Selecting);
+    let session = collect(&mut shell);
+    let effects = shell.tell(Input::Charged { session, members: (0..3).map(node).collect() });
+    assert!(matches!(effects.last(), Some(Effect::Aggregate { survivors, .. }) if survivors.len() == 3), "{effects:?}");
+    let (cost, sums) = shell.run.spent();
+    assert!(cost.coordinator > 0 && sums == 1);
+    shell.aggregated(3).unwrap();
+    assert!(shell.run.statement().unwrap().epsilon_outsider > 0.0);
 }

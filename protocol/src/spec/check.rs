@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{OptimizerKind, Spec, parse::setting};
+use super::{NoiseMechanism, OptimizerKind, PrivacyUnit, Spec, Weights, parse::setting};
 use crate::{
     fault::{Fault, Misuse},
     ids::{RingId, RunId},
-    round::EncodingTerms,
+    round::{EncodingTerms, SecureTerms},
 };
 
 /// A release is called after its run, with a date and a mark.
@@ -60,16 +60,90 @@ impl Spec {
         if !(0.0..=10.0).contains(&cohort.over_selection) {
             return Err(setting("cohort.over_selection", format!("{} is not a share from 0 to 10", cohort.over_selection)));
         }
-        if !(self.privacy.clip.is_finite() && self.privacy.clip > 0.0) {
-            return Err(setting("privacy.clip", format!("{} is not a positive number", self.privacy.clip)));
+        positive("privacy.clip", self.privacy.clip)?;
+        if self.is_private() {
+            self.check_privacy()?;
+        } else {
+            EncodingTerms::of(self).encoding().map(|_| ())?;
         }
-        EncodingTerms::of(self).encoding().map(|_| ())
+        self.check_aggregation()
+    }
+
+    fn check_aggregation(&self) -> Result<(), Fault> {
+        let secure = &self.secure_aggregation;
+        for (key, value) in [("secure_aggregation.dropout", secure.dropout), ("secure_aggregation.corruption", secure.corruption)] {
+            if !(0.0..=0.9).contains(&value) {
+                return Err(setting(key, format!("{value} is not a share from 0 to 0.9")));
+            }
+        }
+        if !self.is_secure() {
+            return Ok(());
+        }
+        let terms = SecureTerms::of(self);
+        terms.plan(self.cohort.size, self.cohort.minimum).map(|_| ())
+    }
+
+    fn check_privacy(&self) -> Result<(), Fault> {
+        let (privacy, train) = (&self.privacy, &self.train);
+        positive("privacy.epsilon", privacy.epsilon)?;
+        if !(privacy.delta > 0.0 && privacy.delta < 1.0) {
+            return Err(setting("privacy.delta", format!("{} is not between 0 and 1", privacy.delta)));
+        }
+        within("privacy.units_per_node", privacy.units_per_node, 1, 1 << 20)?;
+        if privacy.clip_quantile.is_some_and(|quantile| !(quantile > 0.0 && quantile < 1.0)) {
+            return Err(setting("privacy.clip_quantile", "it is not between 0 and 1; 0.5 is a good choice"));
+        }
+        if privacy.mechanism == NoiseMechanism::Distributed && !self.is_secure() {
+            let why = "without secure aggregation each node's share of the noise would have to protect it alone: write mode = \"on\", or \
+                       privacy.mechanism = \"central\" to trust the coordinator with each update";
+            return Err(setting("secure_aggregation.mode", why));
+        }
+        let least = self.survivors();
+        if self.cohort.minimum != least {
+            let why =
+                format!("under a privacy budget it is {least}, by secure_aggregation.dropout: the noise is made for it; leave it out");
+            return Err(setting("cohort.minimum", why));
+        }
+        if privacy.unit == PrivacyUnit::Node {
+            return Ok(());
+        }
+        if privacy.expected_units.is_none_or(|units| !(1.0..=1e15).contains(&units)) {
+            let why = format!(
+                "say how many units ({unit}s) a cohort has together, about: a public number that sums are divided by; or write unit = \"none\" \
+                 to say that there is no differential privacy",
+                unit = privacy.unit
+            );
+            return Err(setting("privacy.expected_units", why));
+        }
+        if privacy.unit == PrivacyUnit::Entity {
+            let why = "the data sets of this version have no column that tells entities apart; write unit = \"example\", where a customer \
+                       with several rows is protected row by row only, or unit = \"node\"";
+            return Err(setting("privacy.unit", why));
+        }
+        if privacy.entity_key.is_some() {
+            return Err(setting("privacy.entity_key", "it needs privacy.unit = \"entity\""));
+        }
+        // One step a round on all examples (DP-FedSGD): what else is set would be ignored.
+        if train.optimizer != OptimizerKind::Sgd || train.momentum != 0.0 || train.weight_decay != 0.0 {
+            let why =
+                format!("under the unit {} a round is one step of plain SGD; leave optimizer, momentum and weight_decay out", privacy.unit);
+            return Err(setting("train.optimizer", why));
+        }
+        if train.local_epochs != 1 {
+            return Err(setting("train.local_epochs", format!("under the unit {} a round is one step; leave it out", privacy.unit)));
+        }
+        if self.strategy.weights != Weights::Uniform {
+            let why = format!("under the unit {} each unit counts the same; leave it out", privacy.unit);
+            return Err(setting("strategy.weights", why));
+        }
+        Ok(())
     }
 
     fn check_deadlines(&self) -> Result<(), Fault> {
         let deadlines = &self.deadlines;
         wait("deadlines.select", deadlines.select)?;
         wait("deadlines.round", deadlines.round)?;
+        wait("deadlines.exchange", deadlines.exchange)?;
         within("deadlines.attempts", deadlines.attempts, 1, 1000)?;
         within("evaluate.every", self.evaluate.every, 1, u32::MAX)
     }
@@ -104,6 +178,21 @@ impl Spec {
             }
         }
         Ok(())
+    }
+}
+
+impl Spec {
+    /// A cohort of at most `nodes`: what a smaller fleet, or a simulation, can bring together.
+    pub fn limit_cohort(&mut self, nodes: u32) {
+        self.cohort.size = self.cohort.size.min(nodes);
+        self.cohort.minimum = if self.is_private() { self.survivors() } else { self.cohort.minimum.min(nodes) };
+    }
+
+    /// ⌈(1 − dropout)·size⌉: as few of a cohort may be in a sum.
+    pub(super) fn survivors(&self) -> u32 {
+        // The last digits of 0.7·10 must not decide.
+        let survivors = ((1.0 - self.secure_aggregation.dropout) * f64::from(self.cohort.size) - 1e-6).ceil();
+        (survivors as u32).max(1)
     }
 }
 

@@ -55,19 +55,37 @@ impl Default for CohortSpec {
 
 impl Default for SecureAggregationSpec {
     fn default() -> Self {
-        Self { mode: SecureAggregationMode::Off, bits: 32 }
+        Self {
+            mode: SecureAggregationMode::On,
+            profile: AggregationProfile::SemiMalicious,
+            dropout: 0.1,
+            corruption: 0.05,
+            suite: MaskSuite::Aes256,
+            bits: None,
+        }
     }
 }
 
 impl Default for PrivacySpec {
     fn default() -> Self {
-        Self { unit: PrivacyUnit::None, clip: 10.0 }
+        Self {
+            unit: PrivacyUnit::Example,
+            epsilon: 8.0,
+            delta: 1e-5,
+            clip: 1.0,
+            clip_quantile: None,
+            mechanism: NoiseMechanism::Distributed,
+            expected_units: None,
+            units_per_node: 1024,
+            entity_key: None,
+            spare_rounds: None,
+        }
     }
 }
 
 impl Default for DeadlineSpec {
     fn default() -> Self {
-        Self { select: Duration::from_secs(60), round: Duration::from_secs(600), attempts: 5 }
+        Self { select: Duration::from_secs(60), round: Duration::from_secs(600), exchange: Duration::from_secs(60), attempts: 5 }
     }
 }
 

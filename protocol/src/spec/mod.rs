@@ -1,7 +1,8 @@
 //! `run.toml`: everything that a run is asked to do, in one file.
 //!
-//! Every key has a default that runs, except the model and the two switches that must be written out in so many words:
-//! whether updates are hidden from the coordinator, and whom a privacy budget protects.
+//! Every key has a default that runs, except the model and what only its author can know: how many examples there are about
+//! ([`PrivacySpec::expected_units`]). The defaults are the safe ones: secure aggregation is on and a privacy budget protects each
+//! example. Turning either off is written out: `mode = "off"`, `unit = "none"`.
 //!
 //! ```
 //! use sapwood_protocol::spec::Spec;
@@ -15,33 +16,30 @@
 //!     freeze = ["stem.*"]          # initializers that stay as they are
 //!
 //!     [train]
-//!     rounds = 40
-//!     local_epochs = 5
-//!     batch = 32
-//!     optimizer = "sgd"            # sgd | adam | adamw
-//!     lr = 0.05
-//!     momentum = 0.9
-//!
-//!     [strategy]
-//!     kind = "fedavg"
-//!     weights = "examples"         # examples | uniform
-//!     example_cap = 10000          # more examples than this weigh no more
+//!     rounds = 60
+//!     lr = 0.5
 //!
 //!     [cohort]
 //!     size = 10
-//!     minimum = 8
 //!     over_selection = 0.2         # asks 12, goes on with the first 10
 //!
 //!     [secure_aggregation]
-//!     mode = "off"
+//!     mode = "on"                  # on | off
+//!     profile = "semi-malicious"   # semi-malicious | honest-but-curious
+//!     dropout = 0.1                # so many may leave without costing the round
+//!     corruption = 0.05            # so many may work together with the coordinator; one always may
 //!
 //!     [privacy]
-//!     unit = "none"
-//!     clip = 10.0                  # L2 norm
+//!     unit = "example"             # example | entity | node | none
+//!     epsilon = 8.0                # of the whole run, against the coordinator
+//!     delta = 1e-4
+//!     clip = 1.0                   # L2 norm of one unit's contribution
+//!     expected_units = 1300        # public: about so many examples does a cohort have together
 //!
 //!     [deadlines]
 //!     select = "2m"
-//!     round = "10m"
+//!     round = "10m"                # from a task to a trained update
+//!     exchange = "30s"             # each step of the secure aggregation behind it
 //!     attempts = 3
 //!
 //!     [evaluate]
@@ -51,7 +49,8 @@
 //!     min_accuracy = 0.9
 //! "#)?;
 //! assert_eq!(spec.cohort.size, 10);
-//! assert_eq!(spec.privacy_line(), "secure aggregation off, no differential privacy: the coordinator sees each update in clear");
+//! assert_eq!(spec.cohort.minimum, 9);
+//! assert!(spec.privacy_line().starts_with("secure aggregation on, differential privacy for each example: epsilon = 8"));
 //! # Ok::<(), sapwood_protocol::Fault>(())
 //! ```
 
@@ -181,20 +180,45 @@ pub struct CohortSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SecureAggregationSpec {
-    /// Must be written out. This version knows `off` only.
+    /// Whether the coordinator sees sums only.
     pub mode: SecureAggregationMode,
-    /// Bits of each element on the wire, 8 to 32.
-    pub bits: u8,
+    /// What the coordinator may do.
+    pub profile: AggregationProfile,
+    /// δ: share of a cohort that may leave behind key advertisement without costing the round.
+    pub dropout: f64,
+    /// γ: share of a cohort that may work together with the coordinator. At least one node always may.
+    pub corruption: f64,
+    /// Which cipher draws the masks.
+    pub suite: MaskSuite,
+    /// Bits of each element on the wire, 8 to 32; left out, 32, or as few as do under a privacy budget.
+    pub bits: Option<u8>,
 }
 
 /// `[privacy]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrivacySpec {
-    /// Must be written out. This version knows `none` only.
+    /// Whom the budget protects.
     pub unit: PrivacyUnit,
-    /// Largest L2 norm of one node's update.
+    /// ε of the whole run against the coordinator.
+    pub epsilon: f64,
+    /// δ of the whole run.
+    pub delta: f64,
+    /// Largest L2 norm of one unit's contribution; without a budget, of a node's update.
     pub clip: f64,
+    /// The clip norm moves toward this quantile of the units' norms, from 0 to 1, which is estimated inside the noised sum (Andrew et al.
+    /// 2021); left out, it stays.
+    pub clip_quantile: Option<f64>,
+    /// Who adds the noise.
+    pub mechanism: NoiseMechanism,
+    /// Under the units entity and example: how many units a cohort has together, about. Public; sums are divided by it.
+    pub expected_units: Option<f64>,
+    /// Under the units entity and example: a node that holds more declines.
+    pub units_per_node: u32,
+    /// Under the unit entity: the column whose values tell entities apart.
+    pub entity_key: Option<String>,
+    /// Rounds that may fail after they were charged, without breaking the promise. Left out: a twentieth of the rounds, and one.
+    pub spare_rounds: Option<u32>,
 }
 
 /// `[deadlines]`
@@ -204,9 +228,12 @@ pub struct DeadlineSpec {
     /// How long to wait for a full cohort before making do with the minimum.
     #[serde(with = "span")]
     pub select: Duration,
-    /// From a task to its update.
+    /// From a task to its update; under secure aggregation, to a trained update.
     #[serde(with = "span")]
     pub round: Duration,
+    /// For each step of the secure aggregation behind key advertisement.
+    #[serde(with = "span")]
+    pub exchange: Duration,
     /// Attempts at one round before the run fails. Restarts of the coordinator do not count.
     pub attempts: u32,
 }
@@ -319,26 +346,76 @@ words! {
         /// Uniformly, without replacement.
         #[default] Uniform = "uniform",
     }
-    /// Whether the coordinator may see single updates.
+    /// Whether the coordinator sees sums only.
     SecureAggregationMode {
-        /// It sees each one in clear.
-        #[default] Off = "off",
+        /// It sees nothing but the sum of a cohort.
+        #[default] On = "on",
+        /// It sees each update in clear.
+        Off = "off",
+    }
+    /// What the coordinator may do.
+    AggregationProfile {
+        /// It says anything to anybody once keys are collected.
+        #[default] SemiMalicious = "semi-malicious",
+        /// It follows the protocol and looks.
+        HonestButCurious = "honest-but-curious",
+    }
+    /// Which cipher draws the masks.
+    MaskSuite {
+        /// For processors with AES instructions.
+        #[default] Aes256 = "aes-256-gcm",
+        /// For those without.
+        ChaCha20 = "chacha20",
     }
     /// Whom a privacy budget protects.
     PrivacyUnit {
+        /// One row.
+        #[default] Example = "example",
+        /// All rows of a node with the same value of a key column.
+        Entity = "entity",
+        /// All that a node contributes.
+        Node = "node",
         /// Nobody: there is no noise.
-        #[default] None = "none",
+        None = "none",
+    }
+    /// Who adds the noise.
+    NoiseMechanism {
+        /// Each node its share, before the secure sum.
+        #[default] Distributed = "distributed",
+        /// The coordinator, which is trusted with exact sums.
+        Central = "central",
     }
 }
 
 impl Spec {
     /// What every print of the run says about privacy.
-    pub fn privacy_line(&self) -> &'static str {
-        match (self.secure_aggregation.mode, self.privacy.unit) {
-            (SecureAggregationMode::Off, PrivacyUnit::None) => {
-                "secure aggregation off, no differential privacy: the coordinator sees each update in clear"
+    pub fn privacy_line(&self) -> String {
+        let (secure, privacy) = (self.is_secure(), &self.privacy);
+        let sums = if secure { "secure aggregation on" } else { "secure aggregation off" };
+        let budget = || format!("epsilon = {}, delta = {:e} for the whole run", privacy.epsilon, privacy.delta);
+        match (privacy.unit, privacy.mechanism) {
+            (PrivacyUnit::None, _) if secure => {
+                format!("{sums}, no differential privacy: the coordinator sees the exact sum of each cohort, and no single update")
+            }
+            (PrivacyUnit::None, _) => format!("{sums}, no differential privacy: the coordinator sees each update in clear"),
+            (unit, NoiseMechanism::Distributed) => {
+                format!("{sums}, differential privacy for each {unit}: {}, against the coordinator, too", budget())
+            }
+            (unit, NoiseMechanism::Central) => {
+                let sees = if secure { "exact sums" } else { "each update in clear" };
+                format!("{sums}, central differential privacy for each {unit}: {}; the coordinator is trusted and sees {sees}", budget())
             }
         }
+    }
+
+    /// Whether the coordinator sees sums only.
+    pub fn is_secure(&self) -> bool {
+        self.secure_aggregation.mode == SecureAggregationMode::On
+    }
+
+    /// Whether a privacy budget protects anybody.
+    pub fn is_private(&self) -> bool {
+        self.privacy.unit != PrivacyUnit::None
     }
 }
 

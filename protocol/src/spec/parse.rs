@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Gates, Spec};
+use super::{Gates, Spec, Weights};
 use crate::fault::{Fault, Misuse};
 
 impl Spec {
@@ -17,12 +17,11 @@ impl Spec {
         let table: Table = text.parse().map_err(|e: toml::de::Error| setting("run.toml", e.to_string().trim_end()))?;
         refuse_unknown("", &table, &known())?;
         require(&table)?;
-        let minimum_is_given = at(&table, "cohort.minimum").is_some();
+        let given = ["cohort.minimum", "privacy.clip", "strategy.weights"].map(|key| at(&table, key).is_some());
         let mut spec: Self = serde_path_to_error::deserialize(Value::Table(table))
             .map_err(|e| setting(&e.path().to_string(), e.inner().to_string().trim_end()))?;
-        if !minimum_is_given {
-            spec.cohort.minimum = spec.cohort.size;
-        }
+        let [minimum, clip, weights] = given;
+        spec.fill(minimum, clip, weights);
         spec.validate()?;
         Ok(spec)
     }
@@ -38,29 +37,21 @@ fn require(table: &Table) -> Result<(), Fault> {
     if text("model.file").is_none_or(str::is_empty) {
         return Err(setting("model.file", "missing; name the ONNX file to train"));
     }
-    match text("secure_aggregation.mode") {
-        Some("off") => {}
-        Some(other) => {
-            let why = format!(
-                "this version has no mode {other:?}: write mode = \"off\" to say that the coordinator may see each update in clear"
-            );
-            return Err(setting("secure_aggregation.mode", why));
+    Ok(())
+}
+
+impl Spec {
+    /// Defaults that follow from what was written, each unless it was written itself.
+    fn fill(&mut self, minimum: bool, clip: bool, weights: bool) {
+        if !minimum {
+            self.cohort.minimum = if self.is_secure() || self.is_private() { self.survivors() } else { self.cohort.size };
         }
-        None => {
-            let why = "missing; it has no silent default: write mode = \"off\" to say that the coordinator may see each update in clear";
-            return Err(setting("secure_aggregation.mode", why));
+        // Without noise a clip norm is there to bound the grid, with noise it decides how much of it there is.
+        if !clip && !self.is_private() {
+            self.privacy.clip = 10.0;
         }
-    }
-    match text("privacy.unit") {
-        Some("none") => Ok(()),
-        Some(other) => {
-            let why =
-                format!("this version cannot protect a unit {other:?}: write unit = \"none\" to say that there is no differential privacy");
-            Err(setting("privacy.unit", why))
-        }
-        None => {
-            let why = "missing; it has no silent default: write unit = \"none\" to say that there is no differential privacy";
-            Err(setting("privacy.unit", why))
+        if !weights && self.is_private() {
+            self.strategy.weights = Weights::Uniform;
         }
     }
 }
@@ -107,6 +98,11 @@ fn known() -> Table {
     spec.data.schema = text();
     spec.evaluate.data = text();
     spec.release.calibration = text();
+    spec.secure_aggregation.bits = Some(0);
+    spec.privacy.clip_quantile = Some(0.0);
+    spec.privacy.expected_units = Some(0.0);
+    spec.privacy.entity_key = text();
+    spec.privacy.spare_rounds = Some(0);
     spec.release.gates = Gates {
         min_accuracy: Some(0.0),
         max_int8_drop: Some(0.0),

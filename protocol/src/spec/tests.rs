@@ -19,17 +19,63 @@ fn defaults_run() {
     assert_eq!((smaller.cohort.size, smaller.cohort.minimum), (3, 3));
 }
 
+/// What protects is on unless it was turned off in so many words, and every print says what is lost.
 #[test]
-fn privacy_switches_must_be_written_out() {
-    for (left_out, key) in [("mode = \"off\"\n", "secure_aggregation.mode"), ("unit = \"none\"\n", "privacy.unit")] {
-        let text = refusal(&LEAST.replace(left_out, ""));
-        assert!(text.starts_with(key) && text.contains("missing"), "{text}");
-    }
-    let on = refusal(&LEAST.replace("\"off\"", "\"secagg+\""));
-    assert!(on.contains("secure_aggregation.mode") && on.contains("this version"), "{on}");
-    let node = refusal(&LEAST.replace("\"none\"", "\"node\""));
-    assert!(node.contains("privacy.unit") && node.contains("this version"), "{node}");
+fn privacy_is_on_unless_it_is_turned_off() {
+    let spec = Spec::parse("[model]\nfile = \"m.onnx\"\n[privacy]\nexpected_units = 1000\n").unwrap();
+    assert!(spec.is_secure() && spec.is_private());
+    assert_eq!((spec.privacy.unit, spec.strategy.weights, spec.cohort.minimum), (PrivacyUnit::Example, Weights::Uniform, 9));
+    assert!(spec.privacy_line().contains("against the coordinator, too"), "{}", spec.privacy_line());
+    let nothing = refusal("[model]\nfile = \"m.onnx\"\n");
+    assert!(nothing.starts_with("privacy.expected_units") && nothing.contains("unit = \"none\""), "{nothing}");
+
     assert!(Spec::parse(LEAST).unwrap().privacy_line().contains("sees each update in clear"));
+    let masked = Spec::parse(&LEAST.replace("\"off\"", "\"on\"")).unwrap();
+    assert!(masked.privacy_line().contains("exact sum of each cohort"), "{}", masked.privacy_line());
+    let central = LEAST.replace("unit = \"none\"", "unit = \"node\"\nmechanism = \"central\"");
+    let line = Spec::parse(&format!("{central}[cohort]\nsize = 10\n")).unwrap().privacy_line();
+    assert!(line.contains("the coordinator is trusted and sees each update in clear"), "{line}");
+    for (text, key) in [
+        (LEAST.replace("\"off\"", "\"secagg+\""), "secure_aggregation.mode"),
+        (LEAST.replace("\"none\"", "\"customer\""), "privacy.unit"),
+        // A share of the noise alone protects nobody.
+        (LEAST.replace("\"none\"", "\"node\""), "secure_aggregation.mode"),
+        (LEAST.replace("\"off\"", "\"on\"\ndropout = 0.95"), "secure_aggregation.dropout"),
+        (LEAST.replace("\"off\"", "\"on\"") + "[cohort]\nsize = 2\n", "secure_aggregation"),
+        (LEAST.replace("\"off\"", "\"on\"") + "[cohort]\nsize = 5\nminimum = 6\n", "cohort.minimum"),
+    ] {
+        let refused = refusal(&text);
+        assert!(refused.starts_with(key), "{refused}");
+    }
+}
+
+/// What a budget per example or entity rules out is refused by name, not ignored.
+#[test]
+fn a_budget_within_nodes_is_one_step_a_round() {
+    let file = |more: &str| format!("[model]\nfile = \"m\"\n{more}");
+    let units = "[privacy]\nexpected_units = 100\n";
+    Spec::parse(&file(units)).unwrap();
+    for (more, key) in [
+        ("[train]\noptimizer = \"adam\"\n", "train.optimizer"),
+        ("[train]\nmomentum = 0.9\n", "train.optimizer"),
+        ("[train]\nlocal_epochs = 2\n", "train.local_epochs"),
+        ("[strategy]\nweights = \"examples\"\n", "strategy.weights"),
+        ("[cohort]\nminimum = 10\n", "cohort.minimum"),
+    ] {
+        let refused = refusal(&file(&format!("{units}{more}")));
+        assert!(refused.starts_with(key), "{refused}");
+    }
+    for (privacy, key) in [
+        ("unit = \"entity\"\nexpected_units = 10\nentity_key = \"customer\"", "privacy.unit"),
+        ("entity_key = \"customer\"\nexpected_units = 10", "privacy.entity_key"),
+        ("epsilon = 0.0\nexpected_units = 10", "privacy.epsilon"),
+        ("delta = 1.0\nexpected_units = 10", "privacy.delta"),
+        ("expected_units = 0.5", "privacy.expected_units"),
+        ("clip_quantile = 1.0\nexpected_units = 10", "privacy.clip_quantile"),
+    ] {
+        let refused = refusal(&file(&format!("[privacy]\n{privacy}\n")));
+        assert!(refused.starts_with(key), "{refused}");
+    }
 }
 
 #[test]
@@ -67,6 +113,7 @@ fn a_value_out_of_range_is_named() {
         ("cohort", "over_selection = -0.5"),
         ("deadlines", "round = \"soon\""),
         ("deadlines", "select = \"0s\""),
+        ("deadlines", "exchange = \"0s\""),
         ("deadlines", "attempts = 0"),
         ("evaluate", "every = 0"),
         ("release", "rings = []"),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-pub(crate) use submit::submit_spec;
+pub(crate) use submit::{privacy, submit_spec};
 
 use crate::{
     output::{Answer, Failure},

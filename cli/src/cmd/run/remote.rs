@@ -126,7 +126,7 @@ pub(crate) fn rounds_table(rounds: &[RoundView]) -> String {
                 format!("{}/{}", r.updates, r.asked),
                 number(r.accuracy),
                 number(r.loss),
-                format!("{:.4}", r.train_loss),
+                number(r.train_loss),
                 bytes(r.bytes),
                 format!("{:.2}s", r.seconds),
             ]

@@ -40,14 +40,14 @@ pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failur
     let evaluation = evaluation.transpose()?;
     // A cohort that is larger than the fleet would never come together.
     let fleet = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-    spec.cohort.size = spec.cohort.size.min(fleet);
-    spec.cohort.minimum = spec.cohort.minimum.min(fleet);
+    spec.limit_cohort(fleet);
 
     let options = Options { drop: args.drop, ..Options::default() };
     let bar = progress::bar(u64::from(spec.train.rounds), "rounds", json);
     let outcome = run(&spec, &model, nodes, evaluation, &options, &mut |round| {
         bar.inc(1);
-        bar.set_message(round.accuracy.map_or_else(|| format!("train loss {:.4}", round.train_loss), |a| format!("accuracy {a:.4}")));
+        let said = round.accuracy.map(|a| format!("accuracy {a:.4}")).or(round.train_loss.map(|loss| format!("train loss {loss:.4}")));
+        bar.set_message(said.unwrap_or_default());
     });
     bar.finish_and_clear();
     let outcome = outcome.or_usage()?;

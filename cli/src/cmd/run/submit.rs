@@ -24,9 +24,18 @@ pub(super) async fn submit(args: SubmitArgs, json: bool) -> Result<Answer, Failu
     if args.watch {
         return remote::watch(One { run: run.run.to_string(), operator: args.operator }, json).await;
     }
-    let text =
-        format!("{} submitted: {} rounds\nprivacy: {}\nfollow it with: sapwood run watch {}", run.run, run.of_rounds, run.privacy, run.run);
+    let text = format!("{} submitted: {} rounds\n{}\nfollow it with: sapwood run watch {}", run.run, run.of_rounds, privacy(&run), run.run);
     Ok(Answer::new(json!(run), text))
+}
+
+/// Who can see what; and under a budget what the noise does to learning, before anybody trains.
+pub(crate) fn privacy(run: &RunView) -> String {
+    let Some(spent) = &run.spent else { return format!("privacy: {}", run.privacy) };
+    let verdict = if spent.noise_to_clip > 1.0 { ", so a round's update is mostly noise" } else { "" };
+    format!(
+        "privacy: {}\nforecast: the noise is {:.3} times as long as the clip norm{verdict}; signal to noise of the whole run at best {:.2}",
+        run.privacy, spent.noise_to_clip, spent.signal_to_noise
+    )
 }
 
 /// Checks the file here, so that a mistake costs no upload; stores what it names; submits.

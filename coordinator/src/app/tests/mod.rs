@@ -67,13 +67,24 @@ struct World {
     spec: String,
     /// How often scoring lacks room before it has some.
     cramped: u32,
+    budgets: Budgets,
+    restored: bool,
 }
 
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let model = Objects::open(folder.path()).unwrap().put(&zoo::mlp(4, &[3], 2, 1).encode()).unwrap();
-        Self { folder, store: MemoryStore::default(), clock: TokioClock::showing(testing::NOW), model, spec: RUN.into(), cramped: 0 }
+        Self {
+            folder,
+            store: MemoryStore::default(),
+            clock: TokioClock::showing(testing::NOW),
+            model,
+            spec: RUN.into(),
+            cramped: 0,
+            budgets: Budgets::default(),
+            restored: false,
+        }
     }
 
     async fn start(&self) -> Result<State, CoordinatorError> {
@@ -84,6 +95,8 @@ impl World {
             work: Arc::new(Means(AtomicU32::new(self.cramped))),
             secrets: testing::secrets,
             limits: Limits::default(),
+            budgets: self.budgets.clone(),
+            restored: self.restored,
         })
         .await
     }

@@ -1,14 +1,19 @@
 //! Nodes: simple, but they follow orders, encode updates under the terms, upload, and begin again with a new connection
 //! whenever the coordinator is gone. What they have done and taken in outlives the coordinator.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
-use sapwood_privacy::Contribution;
+use sapwood_privacy::{
+    Contribution,
+    dp::NoiseSeed,
+    secagg::{Client, Policy, Rate, Reply, client},
+};
 use sapwood_protocol::{
     Digest, NodeId, SessionId, Ticket,
+    membership::{Identity, Membership, Vouching},
     release::view::RolloutView,
     rollout::{Assignment, Health, Input, NodeStatus},
-    round::{Decline, Receipt, Task, Terms},
+    round::{Codec, Decline, Receipt, Stage, Task, Terms},
 };
 
 use super::*;
@@ -56,6 +61,9 @@ pub(super) enum Comes {
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) name: NodeId,
+    /// Signs its keys in a secure sum.
+    pub(super) identity: Arc<Identity>,
+    pub(super) membership: Vec<u8>,
     pub(super) ring: &'static str,
     pub(super) training: Training,
     pub(super) serving: Serving,
@@ -67,9 +75,30 @@ pub(super) struct Peer {
     pub(super) declined: Option<SessionId>,
 }
 
+/// Answers for every node of these tests.
+fn authority() -> &'static Identity {
+    static AUTHORITY: OnceLock<Identity> = OnceLock::new();
+    AUTHORITY.get_or_init(identity)
+}
+
+fn identity() -> Identity {
+    Identity::from_pkcs8(&Identity::generate(&ring::rand::SystemRandom::new()).unwrap()).unwrap()
+}
+
 pub(super) fn peer(name: &str, ring: &'static str) -> Peer {
+    let identity = identity();
+    let membership = Membership {
+        population: "p".parse().unwrap(),
+        node: node(name),
+        identity: identity.key(),
+        labels: BTreeMap::new(),
+        issued: Timestamp::from_millis(0),
+        expires: Timestamp::from_millis(u64::MAX),
+    };
     Peer {
         name: node(name),
+        identity: Arc::new(identity),
+        membership: serde_json::to_vec(&membership.sign(authority())).unwrap(),
         ring,
         training: Training::Sends,
         serving: Serving::Runs,
@@ -102,7 +131,7 @@ impl Peer {
     /// What it says when it connects.
     pub(super) fn hello(&self) -> NodeHello {
         let labels = BTreeMap::from([("ring".into(), self.ring.into())]);
-        NodeHello { labels, status: self.status.clone(), ..hello(&self.name, self.ticket) }
+        NodeHello { membership: self.membership.clone(), labels, status: self.status.clone(), ..hello(&self.name, self.ticket) }
     }
 
     async fn follow_orders(&mut self, state: &State) {
@@ -150,6 +179,10 @@ impl Peer {
             Training::SilentFrom(round) if terms.round >= round => return Ok(()),
             Training::SilentFrom(_) => false,
         };
+        if !declines && terms.secure.is_some() {
+            assert_ne!(self.take_part(state, terms).await?, Receipt::Refused, "{} is honest", self.name);
+            return Ok(());
+        }
         if !declines {
             let receipt = submit(&self.name, state, terms, &update(&self.name, terms)).await?;
             assert_ne!(receipt, Receipt::Refused, "{} is honest", self.name);
@@ -166,6 +199,39 @@ impl Peer {
         assert_ne!(state.decline(&self.name, &terms.run, terms.session, reason).await?, Receipt::Refused);
         self.declined = Some(terms.session);
         Ok(())
+    }
+
+    /// The secure sum, from keys to shares.
+    async fn take_part(&self, state: &State, terms: &Terms) -> Result<Receipt, Fault> {
+        let agreed = terms.aggregation().unwrap().unwrap();
+        let policy = Policy { minimum: 3, corruption: Rate::ZERO, profile: agreed.profile };
+        let (mut client, keys) = self.step(terms, |cx| Client::begin(agreed, &policy, self.membership.clone(), cx)).unwrap();
+        let (mut stage, mut message) = (Stage::Keys, keys);
+        loop {
+            let heard = match state.exchange(&self.name, &terms.run, terms.session, stage, &message).await? {
+                Said::Message(heard) => heard,
+                Said::Receipt(receipt) => return Ok(receipt),
+            };
+            stage = stage.next().unwrap();
+            message = match self.step(terms, |cx| client.receive(&heard, cx)).unwrap() {
+                Reply::Send(bytes) => bytes,
+                Reply::WantsVector => {
+                    let masked = client.mask(lanes(&self.name, terms), 1).unwrap();
+                    match submit(&self.name, state, terms, &masked).await? {
+                        Receipt::Accepted => Vec::new(),
+                        other => return Ok(other),
+                    }
+                }
+            };
+        }
+    }
+
+    fn step<T>(&self, terms: &Terms, step: impl FnOnce(&mut client::Cx<'_>) -> T) -> T {
+        let vouching = Vouching { authority: authority().key(), population: "p".parse().unwrap(), now: testing::NOW };
+        let vouch = |key: &_, context: &[u8]| vouching.vouches(terms, key, context);
+        let random = ring::rand::SystemRandom::new();
+        let mut random = |bytes: &mut [u8]| ring::rand::SecureRandom::fill(&random, bytes).unwrap();
+        step(&mut client::Cx { signer: &*self.identity, vouch: &vouch, random: &mut random })
     }
 
     async fn take(&mut self, state: &State, assignment: Assignment) -> Result<(), Fault> {
@@ -194,6 +260,25 @@ impl Peer {
         rollout.address.tell(Input::Report { node: name, status }).await;
         rollout.address.tell(Input::Abort { by: "operator".into() }).await;
         Ok(())
+    }
+}
+
+/// What masks are added to: the same update, exact or noised.
+fn lanes(name: &NodeId, terms: &Terms) -> Vec<u32> {
+    match terms.codec().unwrap() {
+        Codec::Exact(encoding) => {
+            sapwood_privacy::wire::unpack(&update(name, terms), encoding.elements(terms.dimension()), encoding.bits()).unwrap()
+        }
+        Codec::Noised(mechanism) => {
+            let mut sum = mechanism.unit_sum();
+            mechanism.add_unit(&mut sum, &vec![0.01; terms.dimension()], &[0.5, 1.0]).unwrap();
+            let seed = NoiseSeed::draw(|seed| {
+                let _: () = seed.fill(7);
+                Ok::<(), ()>(())
+            })
+            .unwrap();
+            mechanism.encode_units(&sum, terms.rotation(), seed).unwrap().lanes().to_vec()
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn document(release: &str) -> ReleaseDocument {
         class: class.clone(),
         min_runtime: "1.24.0".parse().unwrap(),
     };
-    let privacy = PrivacyStatement { secure_aggregation: "off".into(), unit: "none".into(), statement: "none".into() };
+    let privacy = PrivacyStatement { secure_aggregation: "off".into(), unit: "none".into(), statement: "none".into(), budget: None };
     let view = ReleaseView {
         release,
         digest: bundle,

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use sapwood_protocol::{Digest, NodeId, release::view::RolloutView};
+use sapwood_protocol::{Digest, NodeId, ledger::BudgetTerms, release::view::RolloutView, spec::PrivacyUnit};
 
 use super::{
     peer::{Peer, Training, peer},
@@ -172,6 +172,52 @@ async fn a_stop(fate: Hook) -> Played {
     world.lives(Some(fate), trainers(Training::SilentFrom(2)), operate).await
 }
 
+const FOUR: [&str; 4] = ["n1", "n2", "n3", "n4"];
+
+/// Everybody is needed, and nobody leaves.
+fn masked() -> String {
+    RUN.replace("size = 3", "size = 4").replace("minimum = 3", "minimum = 4").replace("mode = \"off\"", "mode = \"on\"\n    dropout = 0.0")
+}
+
+/// Masked updates: the sum is exact, so the parameters are the same bits whatever dies.
+async fn a_secure_run(fate: Hook) -> Played {
+    let peers = FOUR.map(|name| peer(name, "lab")).to_vec();
+    train(World { spec: masked(), ..World::new() }, fate, peers).await
+}
+
+/// Under a budget: reserved, charged, settled. The noise is another each time, so only the end is compared; and the ledger is never
+/// below what the run's sums cost.
+async fn a_private_run(fate: Hook) -> Played {
+    let budget = BudgetTerms { epsilon: 8.0, delta: 1e-5 };
+    let spec = masked().replace("unit = \"none\"\n    clip = 5.0", "unit = \"example\"\n    expected_units = 4\n    epsilon = 4.0");
+    let budgets = Budgets::from([(PrivacyUnit::Example, budget)]);
+    let world = World { spec, budgets, ..World::new() };
+    let operate = async |state: &State| {
+        let run = world.follow(state, |_| false).await;
+        let view = loop {
+            let view = state.ledgers().views().pop().expect("there is a budget");
+            // Spent is all that is held: the reservation is settled.
+            if view.rho[1] == view.rho[2] {
+                break view;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let charged = run.spent.as_ref().and_then(|spent| spent.epsilon_coordinator).expect("it has a budget");
+        assert!(charged > 0.0 && view.epsilon_spent >= charged * (1.0 - 1e-9), "{view:?} {charged}");
+        assert!(view.epsilon_spent <= 4.0, "{view:?}");
+        Ending { params: None, losses: Vec::new(), ..Ending::at(state).run(&run) }
+    };
+    let peers = FOUR.map(|name| peer(name, "lab")).to_vec();
+    world.lives(Some(fate), peers, operate).await
+}
+
+/// The ledger of a restored store, asked for by its operator.
+async fn a_restored_ledger(fate: Hook) -> Played {
+    let budgets = Budgets::from([(PrivacyUnit::Node, BudgetTerms { epsilon: 8.0, delta: 1e-5 })]);
+    let world = World { budgets, restored: true, ..World::new() };
+    world.lives(Some(fate), Vec::new(), async |state: &State| Ending::at(state)).await
+}
+
 #[test]
 fn killed_at_every_point_every_run_and_rollout_comes_to_the_same_end() {
     let failed =
@@ -185,6 +231,9 @@ fn killed_at_every_point_every_run_and_rollout_comes_to_the_same_end() {
             threads.spawn(|| swept("a refusal", &["refused: FAIL  min_accuracy: 0.5000, at least 0.9000"], a_refusal)),
             threads.spawn(|| swept("a failure", &[failed], a_failure)),
             threads.spawn(|| swept("a stop", &["stopped: stopped by operator"], a_stop)),
+            threads.spawn(|| swept("a secure run", &["trained"], a_secure_run)),
+            threads.spawn(|| swept("a private run", &["trained"], a_private_run)),
+            threads.spawn(|| swept("a restored ledger", &[], a_restored_ledger)),
             threads.spawn(|| swept("a lost node", &["halted in ring lab; 1 nodes have not gone back yet"], a_lost_node)),
             threads.spawn(|| swept("an abort", &["aborted by operator"], an_abort)),
             threads.spawn(|| swept("an old backup", &["completed on 2 nodes"], an_old_backup)),

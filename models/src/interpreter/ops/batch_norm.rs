@@ -29,6 +29,7 @@ pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
 
 const MEAN: usize = 3;
 const VARIANCE: usize = 4;
+const STATISTICS: [usize; 2] = [MEAN, VARIANCE];
 
 struct BatchNorm {
     epsilon: f64,
@@ -63,7 +64,7 @@ impl<B: Engine> Operator<B> for BatchNorm {
         };
         let (scale, bias, mean, variance) = (operand(1)?, operand(2)?, operand(MEAN)?, operand(VARIANCE)?);
         let cells = shape.iter().product::<usize>() / channels.max(1);
-        let training = matches!(cx.mode, Mode::Training(_)) && cx.is_updatable(MEAN) && cx.is_updatable(VARIANCE);
+        let training = matches!(cx.mode, Mode::Training(_)) && STATISTICS.iter().all(|i| cx.is_updatable(*i));
         if !training || cells < 2 {
             return Ok(vec![Value::Float(B::batch_norm(x, scale, bias, mean, variance, self.epsilon))]);
         }
@@ -77,6 +78,10 @@ impl<B: Engine> Operator<B> for BatchNorm {
     /// In training mode the node changes its statistics, so it is never folded.
     fn is_pure(&self) -> bool {
         false
+    }
+
+    fn statistics(&self) -> &'static [usize] {
+        &STATISTICS
     }
 }
 

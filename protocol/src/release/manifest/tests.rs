@@ -42,6 +42,7 @@ pub(crate) fn sample(parts: &Parts, checksum: Digest) -> Manifest {
             secure_aggregation: "off".into(),
             unit: "none".into(),
             statement: "the coordinator sees each update in clear".into(),
+            budget: None,
         },
         runtime: RuntimeNeeds { min_onnxruntime: "1.20.0".parse().unwrap(), opset: 17 },
         created: Timestamp::from_millis(1_795_000_000_000),

@@ -1,0 +1,161 @@
+//! This node's own books: what its operator allows to leave, and what has left. The coordinator is not asked.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use sapwood_privacy::{
+    dp::Unit,
+    ledger::{NodeEvent, NodeLedger, Offer, Policy, Protection, Rho},
+    secagg,
+};
+use sapwood_protocol::{
+    Fault, SessionId,
+    round::{Codec, Decline, Terms, unit},
+    spec::{AggregationProfile, PrivacyUnit},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use crate::{
+    config::Rules,
+    store::{Store, StoreError},
+};
+
+/// An entry as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
+enum Entry {
+    /// An input of this session may leave, at this cost.
+    Charged { session: SessionId, unit: PrivacyUnit, rho: u64 },
+    /// It may leave without noise.
+    Unprotected { session: SessionId },
+}
+
+/// The node's policy and its ledger; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Books {
+    store: Store,
+    rules: Arc<Rules>,
+    policy: Arc<Policy>,
+    ledger: Arc<Mutex<NodeLedger<SessionId>>>,
+}
+
+impl Books {
+    /// # Errors
+    /// If the stored ledger cannot be read: then nothing may leave.
+    pub(crate) async fn open(store: Store, rules: &Rules) -> Result<Self, StoreError> {
+        let mut ledger = NodeLedger::default();
+        for entry in store.privacy_ledger::<Entry>().await? {
+            ledger.apply(&entry.event());
+        }
+        let budget = |(word, terms): (&PrivacyUnit, &sapwood_protocol::ledger::BudgetTerms)| Some((unit(*word)?, terms.budget().ok()?));
+        let policy = Policy {
+            models: rules.models.clone(),
+            budgets: rules.budgets.iter().filter_map(budget).collect::<BTreeMap<_, _>>(),
+            most_clip: rules.most_clip,
+            least_cohort: rules.minimum_cohort,
+            corruption: rules.corruption,
+            allow_central: rules.allow_central,
+            allow_no_noise: rules.allow_no_noise,
+            allow_clear: rules.allow_clear,
+        };
+        Ok(Self { store, rules: Arc::new(rules.clone()), policy: Arc::new(policy), ledger: Arc::new(Mutex::new(ledger)) })
+    }
+
+    /// What a secure sum must be like.
+    pub(crate) fn aggregation(&self) -> secagg::Policy {
+        secagg::Policy {
+            minimum: self.rules.minimum_cohort,
+            corruption: secagg::Rate::from_share(self.rules.corruption).unwrap_or(secagg::Rate::ZERO),
+            profile: match self.rules.profile {
+                AggregationProfile::SemiMalicious => secagg::Profile::SemiMalicious,
+                AggregationProfile::HonestButCurious => secagg::Profile::Curious,
+            },
+        }
+    }
+
+    /// Whether an input under these terms may leave as things stand, before anybody trains for it.
+    ///
+    /// # Errors
+    /// [`Decline::Policy`] with the rule that forbids it.
+    pub(crate) async fn look(&self, terms: &Terms) -> Result<(), Decline> {
+        let refuse = |why: String| Decline::Policy { why };
+        if let Some(agreed) = terms.aggregation().map_err(|fault| refuse(fault.to_string()))? {
+            self.aggregation().check(&agreed).map_err(|fault| refuse(fault.to_string()))?;
+        }
+        let ledger = self.ledger.lock().await;
+        fresh(self.decide(&ledger, terms)?, terms).map(drop)
+    }
+
+    /// Charges the session at its worst case. What is paid for may leave when this has returned.
+    ///
+    /// # Errors
+    /// [`Decline::Policy`]; [`Decline::Resources`] if the charge could not be written down.
+    pub(crate) async fn charge(&self, terms: &Terms) -> Result<(), Decline> {
+        let mut ledger = self.ledger.lock().await;
+        let Some(event) = fresh(self.decide(&ledger, terms)?, terms)? else { return Ok(()) };
+        if let Some(entry) = Entry::of(&event) {
+            self.store.charge(&entry).await.map_err(|error| Decline::Resources { why: format!("the privacy ledger: {error}") })?;
+        }
+        ledger.apply(&event);
+        Ok(())
+    }
+
+    fn decide(&self, ledger: &NodeLedger<SessionId>, terms: &Terms) -> Result<Option<NodeEvent<SessionId>>, Decline> {
+        let refuse = |why: String| Decline::Policy { why };
+        let codec = terms.codec().map_err(|fault: Fault| refuse(fault.to_string()))?;
+        let protection = match &codec {
+            Codec::Exact(_) => Protection::None,
+            Codec::Noised(mechanism) => Protection::Noise(mechanism),
+        };
+        let model = terms.model.to_string();
+        let masked = terms.secure.is_some();
+        let minimum = match (masked, &protection) {
+            // What is seen in clear is not hidden by others.
+            (false, Protection::None) => terms.minimum.max(self.rules.minimum_cohort),
+            _ => terms.minimum,
+        };
+        let cohort = u32::try_from(terms.cohort.len()).unwrap_or(u32::MAX);
+        let offer = Offer { model: &model, minimum, cohort, masked, protection };
+        ledger.decide(&self.policy, terms.session, &offer).map_err(|refusal| refuse(refusal.to_string()))
+    }
+}
+
+/// Under a budget a session that was charged before is over for this node: an input may have left in an earlier life of its process, and a
+/// second one would carry other noise.
+fn fresh(event: Option<NodeEvent<SessionId>>, terms: &Terms) -> Result<Option<NodeEvent<SessionId>>, Decline> {
+    match (&event, &terms.noise) {
+        (None, Some(_)) => Err(Decline::Policy { why: "this node was charged for the session before it restarted".into() }),
+        _ => Ok(event),
+    }
+}
+
+impl Entry {
+    fn of(event: &NodeEvent<SessionId>) -> Option<Self> {
+        let word = |unit| match unit {
+            Unit::Node => PrivacyUnit::Node,
+            Unit::Entity => PrivacyUnit::Entity,
+            Unit::Example => PrivacyUnit::Example,
+        };
+        match event {
+            NodeEvent::Charged { session, unit, rho } => {
+                Some(Self::Charged { session: *session, unit: word(*unit), rho: rho.trillionths() })
+            }
+            NodeEvent::Unprotected { session } => Some(Self::Unprotected { session: *session }),
+            NodeEvent::Restored { .. } => None,
+        }
+    }
+
+    fn event(&self) -> NodeEvent<SessionId> {
+        match self {
+            Self::Charged { session, unit: word, rho } => {
+                // An entry of no unit was never written; should one be read, it counts against the strictest.
+                let unit = unit(*word).unwrap_or(Unit::Node);
+                NodeEvent::Charged { session: *session, unit, rho: Rho::from_trillionths(*rho) }
+            }
+            Self::Unprotected { session } => NodeEvent::Unprotected { session: *session },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
