@@ -24,6 +24,7 @@
 //!     [budgets.example]              # what all runs together may cost each example
 //!     epsilon = 8.0
 //!     delta = 1e-5
+//!     # key = "customer"             # of [budgets.entity] only: the column that tells entities apart
 //!
 //!     [release]
 //!     class = "x86_64"               # left out: like this machine
@@ -197,6 +198,9 @@ impl Config {
     pub fn parse(text: &str, folder: &Path) -> Result<Self, CoordinatorError> {
         let wrong = |error: toml::de::Error| CoordinatorError::File { what: "coordinator.toml".into(), why: error.to_string() };
         let mut config: Self = toml::from_str(text).map_err(wrong)?;
+        for (unit, budget) in &config.budgets {
+            budget.budget(*unit).map_err(|fault| CoordinatorError::File { what: "coordinator.toml".into(), why: fault.to_string() })?;
+        }
         let keys = &mut config.keys;
         let paths = [&mut keys.ca, &mut keys.ca_key, &mut keys.certificate, &mut keys.key, &mut keys.release_key, &mut keys.trust];
         for path in paths.into_iter().chain(&mut keys.authority).chain(&mut config.release.runtime).chain([&mut config.data_dir]) {

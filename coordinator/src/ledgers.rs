@@ -56,7 +56,8 @@ impl Ledgers {
             key: "privacy.unit".into(),
             why: format!(
                 "this population has no budget for the unit {unit}; its operator writes one into coordinator.toml: \
-                 [budgets.{unit}] with epsilon and delta"
+                 [budgets.{unit}] with epsilon and delta{key}",
+                key = if unit == PrivacyUnit::Entity { ", and as key the column that tells entities apart" } else { "" }
             ),
         })?;
         handle.address.ask(input).await
@@ -88,11 +89,11 @@ impl Ledgers {
     /// If the store cannot be read or written.
     pub(crate) async fn start(&self, cx: &Context, budgets: &Budgets, restored: bool) -> Result<Result<(), StoreError>, Killed> {
         for unit in [PrivacyUnit::Example, PrivacyUnit::Entity, PrivacyUnit::Node] {
-            let (name, budget) = (StreamName::new("ledger", unit.word()), budgets.get(&unit).copied());
-            let driven = match (cx.store.stream(&name).await, budget) {
+            let (name, budget) = (StreamName::new("ledger", unit.word()), budgets.get(&unit).cloned());
+            let driven = match (cx.store.stream(&name).await, &budget) {
                 (Err(error), _) => Err(error),
                 (Ok(None), None) => continue,
-                (Ok(None), Some(budget)) => found(cx, name, unit, budget).await?,
+                (Ok(None), Some(budget)) => found(cx, name, unit, budget.clone()).await?,
                 (Ok(Some(_)), _) => resume(cx, name).await,
             };
             let (mut handle, actor) = match driven {
@@ -119,7 +120,7 @@ impl Ledgers {
 }
 
 async fn found(cx: &Context, name: StreamName, unit: PrivacyUnit, budget: BudgetTerms) -> Result<Result<Driven, StoreError>, Killed> {
-    let machine = match Ledger::new(unit, budget) {
+    let machine = match Ledger::new(unit, budget.clone()) {
         Ok(machine) => machine,
         Err(fault) => return Ok(Err(StoreError::Corrupt { what: name.to_string(), why: fault.to_string() })),
     };

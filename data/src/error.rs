@@ -37,6 +37,16 @@ pub enum DataError {
         /// Name of the array.
         array: String,
     },
+    /// A column that was asked for and is not there.
+    #[error("{file} has no column `{column}`; it has {known}")]
+    NoColumn {
+        /// The file, folder or data set.
+        file: String,
+        /// Name of the column.
+        column: String,
+        /// What it has instead.
+        known: String,
+    },
     /// A file that breaks its own format.
     #[error("{} is damaged or not what its name says: {reason}", path.display())]
     Malformed {

@@ -7,6 +7,7 @@
 //! - [`partition`] deals rows to simulated nodes: at random, by label skew, or by a column.
 //! - [`digits`] is the vendored data set of the demo.
 
+mod columns;
 pub mod digits;
 mod error;
 mod npy;
@@ -17,8 +18,9 @@ mod source;
 mod table;
 mod write;
 
+pub use columns::Columns;
 pub use error::DataError;
-pub use partition::{Columns, Partition, partition};
+pub use partition::{Partition, partition};
 pub use read::{Limits, check, load, load_columns, load_with, read_tensors};
 pub use schema::{Csv, Input, Schema, TargetKind};
 pub use source::{Blocks, Source};

@@ -11,7 +11,7 @@ use rand_distr::{Distribution as _, Gamma};
 use sapwood_models::{Dataset, Targets};
 use serde::{Deserialize, Serialize};
 
-use crate::DataError;
+use crate::{Columns, DataError, columns::grouped};
 
 /// Draws of a Dirichlet partition before giving up on one that leaves no node empty.
 const MAX_DRAWS: usize = 100;
@@ -30,29 +30,6 @@ pub enum Partition {
     /// gets the `i`-th value in order of appearance; with more, values are dealt at random,
     /// largest first to the node with the fewest rows. `label` means the class.
     Column(String),
-}
-
-/// Columns that rows can be partitioned by: a text for each row.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Columns(BTreeMap<String, Vec<String>>);
-
-impl Columns {
-    /// Columns by name, each with one text for each row.
-    #[must_use]
-    pub fn new(columns: BTreeMap<String, Vec<String>>) -> Self {
-        Self(columns)
-    }
-
-    /// The column of this name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&[String]> {
-        self.0.get(name).map(Vec::as_slice)
-    }
-
-    /// Their names.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
 }
 
 /// Rows of each node, ascending.
@@ -153,15 +130,11 @@ fn by_column(data: &Dataset, columns: &Columns, name: &str, nodes: usize, rng: &
     Ok(parts)
 }
 
-/// Rows of each value of a column, in order of appearance.
+/// Rows of each value of a column, or of each class, in order of appearance.
 fn groups(data: &Dataset, columns: &Columns, name: &str) -> Result<Vec<Vec<usize>>, DataError> {
-    let labels;
-    let values: &[String] = match (columns.get(name), &data.y) {
-        (Some(values), _) => values,
-        (None, Targets::Classes(classes)) if name == "label" => {
-            labels = classes.iter().map(i64::to_string).collect::<Vec<_>>();
-            &labels
-        }
+    let groups = match (columns.groups(name), &data.y) {
+        (Some(groups), _) => groups,
+        (None, Targets::Classes(classes)) if name == "label" => grouped(classes),
         _ => {
             let mut known: Vec<_> = columns.names().collect();
             if matches!(data.y, Targets::Classes(_)) {
@@ -171,17 +144,9 @@ fn groups(data: &Dataset, columns: &Columns, name: &str) -> Result<Vec<Vec<usize
             return Err(refuse(format!("there is no column `{name}` to partition by; {known}")));
         }
     };
-    if values.len() != data.len() {
-        return Err(refuse(format!("column `{name}` has {} values for {} rows", values.len(), data.len())));
-    }
-    let mut index = BTreeMap::new();
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (row, value) in values.iter().enumerate() {
-        let at = *index.entry(value).or_insert_with(|| {
-            groups.push(Vec::new());
-            groups.len() - 1
-        });
-        groups[at].push(row);
+    let rows: usize = groups.iter().map(Vec::len).sum();
+    if rows != data.len() {
+        return Err(refuse(format!("column `{name}` has {rows} values for {} rows", data.len())));
     }
     Ok(groups)
 }

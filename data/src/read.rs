@@ -33,23 +33,23 @@ impl Default for Limits {
 /// # Errors
 /// [`DataError`] with file, row and column.
 pub fn load(source: &Source, schema: Option<&Schema>) -> Result<Dataset, DataError> {
-    load_columns(source, schema).map(|(data, _)| data)
+    load_columns(source, schema, &[]).map(|(data, _)| data)
 }
 
-/// As [`load`], with the columns that rows can be partitioned by: `block` of the digits, and those
-/// that the schema of a table names as `group`.
+/// As [`load`], with the columns that are neither features nor targets: `block` of the digits, those that the schema of a table
+/// names as `group`, and those that are `asked` for by name. Of arrays that is one more array of whole numbers, one for each row.
 ///
 /// # Errors
-/// As [`load`].
-pub fn load_columns(source: &Source, schema: Option<&Schema>) -> Result<(Dataset, Columns), DataError> {
-    load_with(source, schema, Limits::default())
+/// As [`load`]; [`DataError::NoColumn`] for a column that is not there.
+pub fn load_columns(source: &Source, schema: Option<&Schema>, asked: &[&str]) -> Result<(Dataset, Columns), DataError> {
+    load_with(source, schema, asked, Limits::default())
 }
 
 /// As [`load_columns`], within other limits.
 ///
 /// # Errors
-/// As [`load`].
-pub fn load_with(source: &Source, schema: Option<&Schema>, limits: Limits) -> Result<(Dataset, Columns), DataError> {
+/// As [`load_columns`].
+pub fn load_with(source: &Source, schema: Option<&Schema>, asked: &[&str], limits: Limits) -> Result<(Dataset, Columns), DataError> {
     let (data, columns) = match source {
         Source::Digits(blocks) => {
             let number = |block: &usize| vec![block.to_string(); digits::rows(*block).len()];
@@ -57,9 +57,13 @@ pub fn load_with(source: &Source, schema: Option<&Schema>, limits: Limits) -> Re
             let data = digits::blocks(blocks.numbers().iter().copied());
             (data, Columns::new(BTreeMap::from([("block".to_owned(), column)])))
         }
-        Source::Path(path) => read_path(path, schema, limits)?,
+        Source::Path(path) => read_path(path, schema, asked, limits)?,
     };
     let file = source.to_string();
+    if let Some(missing) = asked.iter().find(|name| columns.get(name).is_none()) {
+        let known = columns.names().collect::<Vec<_>>().join(", ");
+        return Err(DataError::NoColumn { file, column: (*missing).to_owned(), known });
+    }
     match schema {
         Some(schema) => schema.check(&file, &data)?,
         None => {
@@ -78,24 +82,48 @@ pub fn check(source: &Source, data: &Dataset, input: &[Dim], classes: Option<usi
     data.check(input, classes).map_err(|fault| DataError::Fault { file: source.to_string(), fault })
 }
 
-fn read_path(path: &Path, schema: Option<&Schema>, limits: Limits) -> Result<(Dataset, Columns), DataError> {
+fn read_path(path: &Path, schema: Option<&Schema>, asked: &[&str], limits: Limits) -> Result<(Dataset, Columns), DataError> {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     if path.is_dir() {
-        let (x, y) = (npy_file(path, "x", limits)?, npy_file(path, "y", limits)?);
-        return Ok((dataset(path, x, y, schema)?, Columns::default()));
+        return arrays(path, schema, asked, &mut |name| npy_file(path, name, limits));
     }
     match extension.to_str() {
         Some("npz") => {
             let mut archive = open_npz(path)?;
-            let (x, y) = (member(path, &mut archive, "x", limits)?, member(path, &mut archive, "y", limits)?);
-            Ok((dataset(path, x, y, schema)?, Columns::default()))
+            arrays(path, schema, asked, &mut |name| member(path, &mut archive, name, limits))
         }
-        Some("csv") => table::read(path, schema, limits),
+        Some("csv") => table::read(path, schema, asked, limits),
         Some("parquet") => Err(unsupported(path, "Parquet is not read yet; save the columns as .csv or .npz")),
         Some("npy") => Err(unsupported(path, "one array is no data set; name the folder that holds x.npy and y.npy")),
         _ if !path.exists() => Err(DataError::io("open", path)(std::io::ErrorKind::NotFound.into())),
         _ => Err(unsupported(path, "the data is a folder of x.npy and y.npy, an .npz, or a .csv with a schema")),
     }
+}
+
+/// Arrays as `read` gives them by name: `x`, `y`, and one for each column.
+fn arrays(
+    path: &Path,
+    schema: Option<&Schema>,
+    asked: &[&str],
+    read: &mut dyn FnMut(&str) -> Result<Array, DataError>,
+) -> Result<(Dataset, Columns), DataError> {
+    let data = dataset(path, read("x")?, read("y")?, schema)?;
+    let mut columns = BTreeMap::new();
+    for &name in asked {
+        let array = read(name).map_err(|error| match error {
+            DataError::MissingArray { .. } => {
+                DataError::NoColumn { file: path.display().to_string(), column: name.to_owned(), known: "no array of this name".to_owned() }
+            }
+            error => error,
+        })?;
+        let values = whole_numbers(path, name, array)?;
+        if values.len() != data.len() {
+            let reason = format!("array `{name}` has {} values for {} examples", values.len(), data.len());
+            return Err(DataError::Malformed { path: path.to_path_buf(), reason });
+        }
+        columns.insert(name.to_owned(), values.iter().map(i64::to_string).collect());
+    }
+    Ok((data, Columns::new(columns)))
 }
 
 fn unsupported(path: &Path, reason: &str) -> DataError {
@@ -104,7 +132,8 @@ fn unsupported(path: &Path, reason: &str) -> DataError {
 
 fn npy_file(folder: &Path, name: &str, limits: Limits) -> Result<Array, DataError> {
     let path = folder.join(format!("{name}.npy"));
-    if !path.exists() {
+    // A name that another one chose leads nowhere else.
+    if path.parent() != Some(folder) || !path.exists() {
         return Err(DataError::MissingArray { path: folder.to_path_buf(), array: format!("{name}.npy") });
     }
     let file = File::open(&path).map_err(DataError::io("open", &path))?;
@@ -175,7 +204,7 @@ fn dataset(path: &Path, x: Array, y: Array, schema: Option<&Schema>) -> Result<D
         Some(TargetKind::Classes(_)) => false,
         None => y.numbers.is_float(),
     };
-    let y = if as_values { values(path, y)? } else { Targets::Classes(labels(path, y)?) };
+    let y = if as_values { values(path, y)? } else { Targets::Classes(whole_numbers(path, "y", y)?) };
     Ok(Dataset { x: Tensor { shape: x.shape, data: TensorData::F32(features) }, y })
 }
 
@@ -190,26 +219,26 @@ fn values(path: &Path, y: Array) -> Result<Targets, DataError> {
 }
 
 /// `[n]` or `[n, 1]` of whole numbers, also when they are stored as floats.
-fn labels(path: &Path, y: Array) -> Result<Vec<i64>, DataError> {
-    let flat = y.shape.len() == 1 || (y.shape.len() == 2 && y.shape[1] == 1);
+fn whole_numbers(path: &Path, name: &str, array: Array) -> Result<Vec<i64>, DataError> {
+    let flat = array.shape.len() == 1 || (array.shape.len() == 2 && array.shape[1] == 1);
     if !flat {
-        let reason = format!("array `y` has shape {:?}; labels are one whole number for each example", y.shape);
+        let reason = format!("array `{name}` has shape {:?}; it needs one whole number for each example", array.shape);
         return Err(DataError::Malformed { path: path.to_path_buf(), reason });
     }
     let whole = |row: usize, value: f64| {
-        // Every whole number below 2^53 is exact in f64; labels beyond are out of any range.
+        // Every whole number below 2^53 is exact in f64; what is beyond is neither a label nor the number of anybody.
         if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 {
             return Ok(value as i64);
         }
         Err(DataError::Value {
             path: path.to_path_buf(),
-            array: "y".to_owned(),
+            array: name.to_owned(),
             row,
             column: 0,
-            reason: format!("{value} is no label; labels are whole numbers from 0"),
+            reason: format!("{value} is no whole number"),
         })
     };
-    match y.numbers {
+    match array.numbers {
         Numbers::F32(v) => v.into_iter().enumerate().map(|(row, v)| whole(row, f64::from(v))).collect(),
         Numbers::F64(v) => v.into_iter().enumerate().map(|(row, v)| whole(row, v)).collect(),
         Numbers::I64(v) => Ok(v),

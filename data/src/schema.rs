@@ -12,7 +12,7 @@
 //!
 //!     [csv]                  # only for .csv files
 //!     target = "digit"       # or a list, for several values
-//!     group = ["store"]      # optional: columns to partition by, which are no features
+//!     group = ["store"]      # optional: columns to partition by or to tell entities apart, which are no features
 //! "#)?;
 //! assert_eq!(schema.input().shape, [1, 8, 8]);
 //! # Ok::<(), sapwood_data::DataError>(())
@@ -78,7 +78,7 @@ pub struct Csv {
     /// Columns of the target: one for classes.
     #[serde(with = "one_or_many")]
     pub target: Vec<String>,
-    /// Columns to partition by, which are neither.
+    /// Columns to partition by or to tell entities apart, which are neither. One that is asked for by name need not be here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group: Vec<String>,
 }

@@ -15,7 +15,7 @@ struct Layout {
     group: Vec<usize>,
 }
 
-pub(crate) fn read(path: &Path, schema: Option<&Schema>, limits: Limits) -> Result<(Dataset, Columns), DataError> {
+pub(crate) fn read(path: &Path, schema: Option<&Schema>, asked: &[&str], limits: Limits) -> Result<(Dataset, Columns), DataError> {
     let Some(schema) = schema.filter(|s| s.csv().is_some()) else {
         return Err(DataError::SchemaNeeded { path: path.to_path_buf() });
     };
@@ -27,7 +27,7 @@ pub(crate) fn read(path: &Path, schema: Option<&Schema>, limits: Limits) -> Resu
     // The limit holds even for what is no regular file.
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file.take(limits.bytes));
     let names = reader.headers().map_err(|e| broken(path, &e))?.clone();
-    let layout = Layout::new(path, names, schema)?;
+    let layout = Layout::new(path, names, schema, asked)?;
 
     let mut rows = Rows::default();
     let mut record = StringRecord::new();
@@ -64,22 +64,34 @@ impl Rows {
 }
 
 impl Layout {
-    fn new(path: &Path, names: StringRecord, schema: &Schema) -> Result<Self, DataError> {
+    fn new(path: &Path, names: StringRecord, schema: &Schema, asked: &[&str]) -> Result<Self, DataError> {
         let malformed = |reason| DataError::Malformed { path: path.to_path_buf(), reason };
         let Some(csv) = schema.csv() else { return Err(DataError::SchemaNeeded { path: path.to_path_buf() }) };
-        let find = |wanted: &String| {
-            let mut at = names.iter().enumerate().filter(|(_, name)| name == wanted).map(|(at, _)| at);
+        let find = |wanted: &str| {
+            let mut at = names.iter().enumerate().filter(|(_, name)| *name == wanted).map(|(at, _)| at);
             match (at.next(), at.next()) {
                 (Some(at), None) => Ok(at),
-                (None, _) => Err(malformed(format!(
-                    "it has no column `{wanted}`, which the schema names; its columns are {}",
-                    names.iter().collect::<Vec<_>>().join(", ")
-                ))),
+                (None, _) => Err(DataError::NoColumn {
+                    file: path.display().to_string(),
+                    column: wanted.to_owned(),
+                    known: names.iter().collect::<Vec<_>>().join(", "),
+                }),
                 (Some(_), Some(_)) => Err(malformed(format!("it has two columns `{wanted}`"))),
             }
         };
-        let all = |wanted: &[String]| wanted.iter().map(find).collect::<Result<Vec<_>, _>>();
-        let (target, group) = (all(&csv.target)?, all(&csv.group)?);
+        let all = |wanted: &[String]| wanted.iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>();
+        let (target, mut group) = (all(&csv.target)?, all(&csv.group)?);
+        for name in asked {
+            let at = find(name)?;
+            if target.contains(&at) || csv.features.iter().any(|feature| feature == name) {
+                return Err(malformed(format!(
+                    "column `{name}` tells rows apart, so it can be no feature or target, as the schema has it"
+                )));
+            }
+            if !group.contains(&at) {
+                group.push(at);
+            }
+        }
         let features = if csv.features.is_empty() {
             (0..names.len()).filter(|at| !target.contains(at) && !group.contains(at)).collect()
         } else {
@@ -116,6 +128,9 @@ impl Layout {
         }
         rows.groups.resize_with(self.group.len(), Vec::new);
         for (values, &at) in rows.groups.iter_mut().zip(&self.group) {
+            if record[at].is_empty() {
+                return Err(refuse(at, "it is empty; fill it in or leave the row out".to_owned()));
+            }
             values.push(record[at].to_owned());
         }
         rows.count += 1;

@@ -165,14 +165,14 @@ fn an_archive_that_would_unpack_beyond_the_limit_is_refused() {
     archive.finish().unwrap();
     assert!(fs::metadata(&path).unwrap().len() < 100_000);
     let limit = 1 << 20;
-    let refused = load_with(&source(&path), None, Limits { bytes: limit }).unwrap_err();
+    let refused = load_with(&source(&path), None, &[], Limits { bytes: limit }).unwrap_err();
     assert!(matches!(refused, DataError::TooLarge { bytes, .. } if bytes == 16 << 20), "{refused}");
 }
 
 #[test]
 fn a_table_is_read_by_its_schema() {
     let (_dir, source) = csv(TABLE);
-    let (data, columns) = load_columns(&source, Some(&table_schema())).unwrap();
+    let (data, columns) = load_columns(&source, Some(&table_schema()), &[]).unwrap();
     assert_eq!(data.x, Tensor::f32([2, 2], vec![0.5, 1.0, -2.0, 30.0]).unwrap());
     assert_eq!(data.y, Targets::Classes(vec![0, 2]));
     assert_eq!(columns.get("store").unwrap(), ["north", "south"]);
@@ -181,6 +181,68 @@ fn a_table_is_read_by_its_schema() {
     let data = load(&source, Some(&Schema::from_toml(text).unwrap())).unwrap();
     assert_eq!(data.x, Tensor::f32([2, 1], vec![1.0, 30.0]).unwrap());
     assert_eq!(data.y, Targets::Values(Tensor::f32([2, 2], vec![0.0, 0.5, 2.0, -2.0]).unwrap()));
+}
+
+/// Whose a row is: a column of a table, listed as `group` or not; one more array; the blocks of the digits.
+#[test]
+fn rows_are_grouped_by_a_column_that_is_asked_for() {
+    let text = "a,store,b,y,customer\n1,n,1,0,x\n2,n,1,0,w\n3,s,1,0,x\n";
+    let (_dir, source) = csv(text);
+    let (data, columns) = load_columns(&source, Some(&table_schema()), &["customer"]).unwrap();
+    assert_eq!(data.x.shape, [3, 2]);
+    assert_eq!(columns.groups("customer").unwrap(), [vec![0, 2], vec![1]]);
+    assert_eq!(columns.groups("store").unwrap(), [vec![0, 1], vec![2]]);
+    assert_eq!(columns.groups("nobody"), None);
+
+    let arrays = |customers: Tensor| npz(&[("x", example().x), ("y", Tensor::i64([3], vec![0, 1, 2]).unwrap()), ("customer", customers)]);
+    let (_dir, source) = arrays(Tensor::i64([3], vec![70, -1, 70]).unwrap());
+    let (_, columns) = load_columns(&source, None, &["customer"]).unwrap();
+    assert_eq!(columns.groups("customer").unwrap(), [vec![0, 2], vec![1]]);
+    // Nobody asked.
+    assert_eq!(load_columns(&source, None, &[]).unwrap().1.names().count(), 0);
+
+    let folder = tempfile::tempdir().unwrap();
+    save_npy(folder.path(), &example()).unwrap();
+    fs::copy(folder.path().join("y.npy"), folder.path().join("customer.npy")).unwrap();
+    let (_, columns) = load_columns(&self::source(folder.path()), None, &["customer"]).unwrap();
+    assert_eq!(columns.groups("customer").unwrap().len(), 3);
+
+    let (_, columns) = load_columns(&"digits:12-14".parse().unwrap(), None, &["block"]).unwrap();
+    assert_eq!(columns.groups("block").unwrap().len(), 3);
+}
+
+/// A row that could be anybody's would be nobody's: it is refused.
+#[test]
+fn columns_that_tell_no_rows_apart_are_refused() {
+    let refused = |source: &Source, schema: Option<&Schema>, column: &str| load_columns(source, schema, &[column]).unwrap_err();
+    for (text, column, reason) in [
+        ("a,store,b,y\n1,n,1,0\n", "customer", "no column `customer`"),
+        ("a,store,b,y\n1,n,1,0\n", "y", "no feature or target"),
+        ("a,store,b,y,customer\n1,n,1,0,x\n1,n,1,0,\n", "customer", "line 3, column `customer`: it is empty"),
+    ] {
+        let (_dir, source) = csv(text);
+        let refused = refused(&source, Some(&table_schema()), column).to_string();
+        assert!(refused.contains(reason), "{refused}");
+    }
+    for (customers, reason) in [
+        (Tensor::i64([2], vec![0, 1]).unwrap(), "2 values for 3 examples"),
+        (Tensor::i64([3, 2], vec![0; 6]).unwrap(), "shape [3, 2]"),
+        (Tensor::f32([3], vec![0.0, 0.5, 1.0]).unwrap(), "row 1"),
+        (Tensor::f32([3], vec![0.0, f32::NAN, 1.0]).unwrap(), "row 1"),
+    ] {
+        let (_dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([3], vec![0, 1, 2]).unwrap()), ("customer", customers)]);
+        let refused = refused(&source, None, "customer").to_string();
+        assert!(refused.contains(reason), "{refused}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    save_npy(&folder.path().join("mine"), &example()).unwrap();
+    save_npy(&folder.path().join("theirs"), &example()).unwrap();
+    for name in ["../theirs/y", &folder.path().join("theirs/y").display().to_string()] {
+        assert!(matches!(refused(&source(&folder.path().join("mine")), None, name), DataError::NoColumn { .. }), "{name}");
+    }
+    let digits = "digits:12-14".parse().unwrap();
+    let refused = refused(&digits, None, "writer").to_string();
+    assert!(refused.contains("no column `writer`; it has block"), "{refused}");
 }
 
 #[test]
@@ -213,14 +275,14 @@ fn tables_that_do_not_fit_their_schema_are_refused() {
     ] {
         let (_dir, source) = csv(text);
         let refused = load(&source, Some(&table_schema())).unwrap_err();
-        assert!(matches!(refused, DataError::Malformed { .. }), "{refused}");
+        assert!(matches!(refused, DataError::Malformed { .. } | DataError::NoColumn { .. }), "{refused}");
         assert!(refused.to_string().contains(reason), "{refused}");
     }
     let (_dir, source) = csv("a,store,b,y\n");
     assert!(matches!(load(&source, Some(&table_schema())), Err(DataError::Fault { fault: DataFault::Empty, .. })));
     let (_dir, source) = csv(TABLE);
     assert!(matches!(load(&source, None), Err(DataError::SchemaNeeded { .. })));
-    assert!(matches!(load_with(&source, Some(&table_schema()), Limits { bytes: 10 }), Err(DataError::TooLarge { .. })));
+    assert!(matches!(load_with(&source, Some(&table_schema()), &[], Limits { bytes: 10 }), Err(DataError::TooLarge { .. })));
 }
 
 #[test]
@@ -242,7 +304,7 @@ fn other_files_are_refused_with_what_to_use() {
 
 #[test]
 fn the_digits_need_no_file() {
-    let (data, columns) = load_columns(&"digits:12-14".parse().unwrap(), Some(&Schema::digits())).unwrap();
+    let (data, columns) = load_columns(&"digits:12-14".parse().unwrap(), Some(&Schema::digits()), &[]).unwrap();
     assert_eq!(data.len(), 382);
     assert_eq!(columns.get("block").unwrap()[0], "12");
     assert_eq!(columns.get("block").unwrap()[381], "14");

@@ -47,7 +47,8 @@ impl Books {
         for entry in store.privacy_ledger::<Entry>().await? {
             ledger.apply(&entry.event());
         }
-        let budget = |(word, terms): (&PrivacyUnit, &sapwood_protocol::ledger::BudgetTerms)| Some((unit(*word)?, terms.budget().ok()?));
+        let budget =
+            |(word, terms): (&PrivacyUnit, &sapwood_protocol::ledger::BudgetTerms)| Some((unit(*word)?, terms.budget(*word).ok()?));
         let policy = Policy {
             models: rules.models.clone(),
             budgets: rules.budgets.iter().filter_map(budget).collect::<BTreeMap<_, _>>(),
@@ -107,6 +108,11 @@ impl Books {
             Codec::Exact(_) => Protection::None,
             Codec::Noised(mechanism) => Protection::Noise(mechanism),
         };
+        if let Some(noise) = &terms.noise
+            && let Some(budget) = self.rules.budgets.get(&noise.unit)
+        {
+            budget.covers(noise.entity_key.as_deref()).map_err(refuse)?;
+        }
         let model = terms.model.to_string();
         let masked = terms.secure.is_some();
         let minimum = match (masked, &protection) {

@@ -25,6 +25,7 @@
 //!     [policy.budgets.example]    # what all runs together may cost each example of this node
 //!     epsilon = 8.0
 //!     delta = 1e-5
+//!     # key = "customer"          # of [policy.budgets.entity] only: the column that tells entities apart
 //!
 //!     [serve]
 //!     listen = "127.0.0.1:8080"
@@ -179,7 +180,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        let budget = BudgetTerms { epsilon: 10.0, delta: 1e-5 };
+        let budget = BudgetTerms::new(10.0, 1e-5);
         Self {
             models: None,
             minimum_cohort: 3,
@@ -355,7 +356,7 @@ impl Config {
             return Err(format!("policy.corruption: {} is not a share below 1", config.policy.corruption));
         }
         for (unit, budget) in &config.policy.budgets {
-            budget.budget().map_err(|fault| format!("policy.budgets.{unit}: {fault}"))?;
+            budget.budget(*unit).map_err(|fault| format!("policy: {fault}"))?;
         }
         if config.serve.probe.is_zero() {
             return Err("serve.probe: it must be above 0".to_owned());

@@ -120,7 +120,11 @@ pub(crate) struct Script {
     /// Years in which certificates begin and end.
     pub(crate) validity: (i64, i64),
     pub(crate) refuse_hello: Option<Status>,
+    /// Answers in a secure sum; the uploads are at hand.
+    pub(crate) exchange: Option<Exchange>,
 }
+
+pub(crate) type Exchange = Box<dyn FnMut(v1::ExchangeRequest, &HashMap<Digest, Vec<u8>>) -> Result<v1::ExchangeReply, Status> + Send>;
 
 impl World {
     pub(crate) fn new() -> Arc<Self> {
@@ -230,6 +234,19 @@ pub(crate) fn population() -> PopulationId {
 
 pub(crate) fn node() -> NodeId {
     "store-017".parse().unwrap()
+}
+
+/// The authority's word for a node, as it is stored and shown.
+pub(crate) fn member(world: &World, name: &NodeId, identity: IdentityKey) -> Vec<u8> {
+    let membership = Membership {
+        population: population(),
+        node: name.clone(),
+        identity,
+        labels: [("ring".to_owned(), "lab".to_owned())].into(),
+        issued: Timestamp::from_millis(1),
+        expires: Timestamp::from_millis(4_000_000_000_000),
+    };
+    convert::to_json(&membership.sign(&world.authority)).into()
 }
 
 /// A connection that ends when its world says so.
@@ -359,8 +376,13 @@ impl node_server::Node for World {
         Ok(Response::new(v1::Receipt { outcome: convert::to_json(&outcome) }))
     }
 
-    async fn exchange(&self, _: Request<v1::ExchangeRequest>) -> Result<Response<v1::ExchangeReply>, Status> {
-        Err(Status::unimplemented("no secure sum is asked for here"))
+    async fn exchange(&self, request: Request<v1::ExchangeRequest>) -> Result<Response<v1::ExchangeReply>, Status> {
+        let reply = self.script(|script| match &mut script.exchange {
+            Some(exchange) => exchange(request.into_inner(), &script.uploads),
+            None => Err(Status::unimplemented("no secure sum is asked for here")),
+        });
+        self.news.send_replace(());
+        reply.map(Response::new)
     }
     async fn decline(&self, request: Request<v1::DeclineRequest>) -> Result<Response<v1::Receipt>, Status> {
         self.script(|script| script.declined.push(request.into_inner()));
@@ -408,16 +430,8 @@ impl enrollment_server::Enrollment for World {
         if let Err(fault) = self.token.check(&claim, &proof).and_then(|()| claim.check_signature(self.token.id(), &signature)) {
             return reply(Outcome::Refused(fault.to_string()));
         }
-        let membership = Membership {
-            population: claim.population,
-            node: claim.node,
-            identity: claim.identity,
-            labels: [("ring".to_owned(), "lab".to_owned())].into(),
-            issued: Timestamp::from_millis(1),
-            expires: Timestamp::from_millis(4_000_000_000_000),
-        };
-        let membership = convert::to_json(&membership.sign(&self.authority));
+        let membership = member(self, &claim.node, claim.identity);
         let certificate = self.ca.sign(&request.certificate_request, validity);
-        reply(Outcome::Enrolled(v1::Enrolled { membership, certificates: vec![certificate.into()] }))
+        reply(Outcome::Enrolled(v1::Enrolled { membership: membership.into(), certificates: vec![certificate.into()] }))
     }
 }

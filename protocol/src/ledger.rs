@@ -21,6 +21,8 @@ pub enum Input {
         run: RunId,
         /// In all.
         total: u64,
+        /// Under the unit entity: the column that the run tells entities apart by.
+        key: Option<String>,
     },
     /// Before anybody is asked to unmask.
     Charge {
@@ -51,23 +53,48 @@ pub enum Input {
 }
 
 /// A budget as it is configured.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetTerms {
     /// ε in all, over all runs.
     pub epsilon: f64,
     /// δ in all.
     pub delta: f64,
+    /// Under the unit entity: the column that tells entities apart. Costs of entities of two kinds would not add up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl BudgetTerms {
+    /// ε and δ, for units that need no column.
+    pub fn new(epsilon: f64, delta: f64) -> Self {
+        Self { epsilon, delta, key: None }
+    }
+
     /// As the rules know it.
     ///
     /// # Errors
-    /// [`Misuse::Setting`].
-    pub fn budget(&self) -> Result<Budget, Fault> {
-        let refuse = |fault: sapwood_privacy::accountant::Fault| Misuse::Setting { key: "budget".into(), why: fault.to_string() };
-        Ok(Budget::new(self.epsilon, self.delta).map_err(refuse)?)
+    /// [`Misuse::Setting`], also if there is a column and `unit` needs none, or the other way round.
+    pub fn budget(&self, unit: PrivacyUnit) -> Result<Budget, Fault> {
+        let refuse = |why: String| Fault::from(Misuse::Setting { key: format!("budgets.{unit}"), why });
+        match (&self.key, unit == PrivacyUnit::Entity) {
+            (None, true) => return Err(refuse("say which column tells entities apart: key = \"customer\", say".into())),
+            (Some(_), false) => return Err(refuse("key is for the unit entity only; leave it out".into())),
+            _ => Budget::new(self.epsilon, self.delta).map_err(|fault| refuse(fault.to_string())),
+        }
+    }
+
+    /// Whether entities that `asked` tells apart may be counted here.
+    ///
+    /// # Errors
+    /// Why not, and what would do.
+    pub fn covers(&self, asked: Option<&str>) -> Result<(), String> {
+        if self.key.as_deref() == asked {
+            return Ok(());
+        }
+        let name = |key: Option<&str>| key.map_or_else(|| "no column".to_owned(), |key| format!("the column `{key}`"));
+        let (kept, asked) = (name(self.key.as_deref()), name(asked));
+        Err(format!("the budget is for entities that {kept} tells apart, the run asks for {asked}: their costs would not add up"))
     }
 }
 
@@ -163,6 +190,9 @@ pub struct LedgerView {
     pub epsilon: f64,
     /// δ in all.
     pub delta: f64,
+    /// Under the unit entity: the column that tells entities apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// ε that has been spent.
     pub epsilon_spent: f64,
     /// ε of what has been spent or is reserved by runs.
@@ -181,7 +211,7 @@ impl Ledger {
         let Some(Event::Budgeted { unit, budget, .. }) = events.next() else {
             return Err(Misuse::State { what: "a ledger's events".into(), why: "the first one is not `budgeted`".into() }.into());
         };
-        Ok(events.fold(Self::new(*unit, *budget)?, Machine::apply))
+        Ok(events.fold(Self::new(*unit, budget.clone())?, Machine::apply))
     }
 
     /// An untouched one; [`Event::Budgeted`] with the same content is the first event of its stream.
@@ -189,7 +219,8 @@ impl Ledger {
     /// # Errors
     /// As [`BudgetTerms::budget`].
     pub fn new(unit: PrivacyUnit, budget: BudgetTerms) -> Result<Self, Fault> {
-        Ok(Self { unit, budget, rules: CoordinatorLedger::new(budget.budget()?) })
+        let rules = CoordinatorLedger::new(budget.budget(unit)?);
+        Ok(Self { unit, budget, rules })
     }
 
     /// The rules and the state.
@@ -197,8 +228,8 @@ impl Ledger {
         &self.rules
     }
     /// The budget at hand.
-    pub fn budget(&self) -> BudgetTerms {
-        self.budget
+    pub fn budget(&self) -> &BudgetTerms {
+        &self.budget
     }
     /// Whom it protects.
     pub fn unit(&self) -> PrivacyUnit {
@@ -213,6 +244,7 @@ impl Ledger {
             unit: self.unit,
             epsilon: self.budget.epsilon,
             delta: self.budget.delta,
+            key: self.budget.key.clone(),
             epsilon_spent: epsilon(spent),
             epsilon_held: epsilon(held),
             rho: [self.rules.budget().rho(), spent, held].map(Rho::get),
@@ -230,13 +262,16 @@ impl Machine for Ledger {
         let command = match input {
             Input::Tick => return Ok(Decision::nothing()),
             Input::Rebudget { budget } => {
-                budget.budget()?;
+                budget.budget(self.unit)?;
                 let changed = budget != self.budget;
                 let event = Event::Budgeted { unit: self.unit, budget, at: cx.now };
                 return Ok(if changed { Decision::nothing().event(event) } else { Decision::nothing() });
             }
             Input::Settle { run } if self.rules.run(&run).is_none() => return Ok(Decision::nothing()),
-            Input::Reserve { run, total } => Command::Reserve { run, total: rho(total) },
+            Input::Reserve { run, total, key } => {
+                self.budget.covers(key.as_deref()).map_err(|why| Misuse::Setting { key: "privacy.entity_key".into(), why })?;
+                Command::Reserve { run, total: rho(total) }
+            }
             Input::Charge { run, session, rho: amount } => Command::Charge { run, session, rho: rho(amount) },
             Input::Settle { run } => Command::Settle { run },
             Input::Restore { at_least } => Command::Restore { at_least: rho(at_least) },
@@ -263,8 +298,8 @@ impl Machine for Ledger {
         match event {
             Event::Budgeted { budget, .. } => {
                 // It was checked before it was written.
-                if let Ok(rule) = budget.budget() {
-                    self.budget = *budget;
+                if let Ok(rule) = budget.budget(self.unit) {
+                    self.budget = budget.clone();
                     self.rules.rebudget(rule);
                 }
             }
@@ -309,22 +344,22 @@ mod tests {
     /// A run reserves, charges, settles; what is refused changes nothing; the stream gives the same ledger again.
     #[test]
     fn a_ledger_is_the_fold_of_its_events() {
-        let budget = BudgetTerms { epsilon: 4.0, delta: 1e-5 };
-        let mut ledger = Ledger::new(PrivacyUnit::Example, budget).unwrap();
+        let budget = BudgetTerms::new(4.0, 1e-5);
+        let mut ledger = Ledger::new(PrivacyUnit::Example, budget.clone()).unwrap();
         let mut events = vec![Event::Budgeted { unit: PrivacyUnit::Example, budget, at: Timestamp::from_millis(1) }];
         let run: RunId = "r1".parse().unwrap();
         let most = ledger.rules().budget().rho().trillionths();
         let session = SessionId::new([1; 32]);
         assert_eq!(tell(&mut ledger, &mut events, Input::Settle { run: run.clone() }), Ok(0), "it never reserved");
-        assert!(tell(&mut ledger, &mut events, Input::Reserve { run: run.clone(), total: most + 1 }).is_err());
-        assert_eq!(tell(&mut ledger, &mut events, Input::Reserve { run: run.clone(), total: most / 2 }), Ok(1));
-        assert_eq!(tell(&mut ledger, &mut events, Input::Reserve { run: run.clone(), total: most / 2 }), Ok(0), "again");
+        assert!(tell(&mut ledger, &mut events, Input::Reserve { run: run.clone(), total: most + 1, key: None }).is_err());
+        assert_eq!(tell(&mut ledger, &mut events, Input::Reserve { run: run.clone(), total: most / 2, key: None }), Ok(1));
+        assert_eq!(tell(&mut ledger, &mut events, Input::Reserve { run: run.clone(), total: most / 2, key: None }), Ok(0), "again");
         assert_eq!(tell(&mut ledger, &mut events, Input::Charge { run: run.clone(), session, rho: most / 4 }), Ok(1));
         assert_eq!(tell(&mut ledger, &mut events, Input::Charge { run: run.clone(), session, rho: most / 4 }), Ok(0), "once a session");
         let other = SessionId::new([2; 32]);
         let refused = tell(&mut ledger, &mut events, Input::Charge { run: run.clone(), session: other, rho: most / 2 }).unwrap_err();
         assert!(refused.to_string().contains("reservation"), "{refused}");
-        let more = BudgetTerms { epsilon: 8.0, delta: 1e-5 };
+        let more = BudgetTerms::new(8.0, 1e-5);
         assert_eq!(tell(&mut ledger, &mut events, Input::Rebudget { budget: more }), Ok(1));
         assert_eq!(tell(&mut ledger, &mut events, Input::Settle { run }), Ok(1));
         let view = ledger.view();
@@ -332,5 +367,24 @@ mod tests {
         let json: Vec<Event> = events.iter().map(|event| serde_json::from_slice(&serde_json::to_vec(event).unwrap()).unwrap()).collect();
         assert_eq!(Ledger::replay(&json).unwrap(), ledger);
         assert!(events.iter().all(|event| Event::KINDS.contains(&event.kind())));
+    }
+    /// A budget for entities is for those of one column, and says which; other units have none.
+    #[test]
+    fn entities_of_two_kinds_are_not_counted_together() {
+        let plain = BudgetTerms::new(4.0, 1e-5);
+        let keyed = |key: &str| BudgetTerms { key: Some(key.into()), ..plain.clone() };
+        for (unit, terms) in [(PrivacyUnit::Entity, plain.clone()), (PrivacyUnit::Example, keyed("customer"))] {
+            let refused = Ledger::new(unit, terms).unwrap_err().to_string();
+            assert!(refused.contains("key"), "{refused}");
+        }
+        let mut ledger = Ledger::new(PrivacyUnit::Entity, keyed("customer")).unwrap();
+        let reserve = |key: Option<&str>| Input::Reserve { run: "r1".parse().unwrap(), total: 1000, key: key.map(Into::into) };
+        for other in [None, Some("household")] {
+            let refused = tell(&mut ledger, &mut Vec::new(), reserve(other)).unwrap_err().to_string();
+            assert!(refused.contains("`customer`"), "{refused}");
+        }
+        assert_eq!(tell(&mut ledger, &mut Vec::new(), reserve(Some("customer"))), Ok(1));
+        assert!(tell(&mut ledger, &mut Vec::new(), Input::Rebudget { budget: plain }).is_err());
+        assert_eq!(ledger.view().key.as_deref(), Some("customer"));
     }
 }

@@ -145,6 +145,7 @@ impl World {
             schema: None,
             params: digest(&initial),
             length: DIMENSION as u64,
+            noise: None,
             operators: vec![],
             at: Timestamp::from_millis(0),
         };

@@ -3,7 +3,6 @@
 use std::{ops::ControlFlow, sync::Arc, thread};
 
 use sapwood_models::{
-    Dataset,
     onnx::Model,
     train::{TrainConfig, TrainError, Trainer},
 };
@@ -13,7 +12,7 @@ use sapwood_privacy::{
 };
 use sapwood_protocol::round::{Decline, NoiseTerms};
 
-use crate::SimulationError;
+use crate::{NodeData, SimulationError};
 
 /// One node's training.
 pub(crate) struct Job {
@@ -52,7 +51,7 @@ impl Crew {
     }
 
     /// Trains at most [`Crew::threads`] nodes; answers in the order of the jobs.
-    pub(crate) fn train(&mut self, jobs: &[Job], nodes: &[Dataset]) -> Vec<Result<Trained, Decline>> {
+    pub(crate) fn train(&mut self, jobs: &[Job], nodes: &[NodeData]) -> Vec<Result<Trained, Decline>> {
         debug_assert!(jobs.len() <= self.0.len());
         thread::scope(|scope| {
             let started: Vec<_> =
@@ -63,12 +62,13 @@ impl Crew {
     }
 }
 
-fn train(trainer: &mut Trainer, job: &Job, data: &Dataset) -> Result<Trained, Decline> {
+fn train(trainer: &mut Trainer, job: &Job, node: &NodeData) -> Result<Trained, Decline> {
     let model = |error: sapwood_models::ModelError| Decline::Model { why: error.to_string() };
     trainer.set_parameters(&job.params).map_err(model)?;
     if let Some(units) = &job.units {
-        return clipped(trainer, job, &units.0, &units.1, data);
+        return clipped(trainer, job, &units.0, &units.1, node);
     }
+    let data = &node.data;
     let epochs = trainer.train(data, job.epochs, job.seed, &mut |_| ControlFlow::Continue(())).map_err(decline)?;
     let last = epochs.last().ok_or_else(|| Decline::NoData { why: "no epoch was trained".into() })?;
     let examples = last.examples as u64;
@@ -81,10 +81,11 @@ fn train(trainer: &mut Trainer, job: &Job, data: &Dataset) -> Result<Trained, De
 }
 
 /// One step on clipped units, as a node takes it.
-fn clipped(trainer: &Trainer, job: &Job, noise: &NoiseTerms, mechanism: &Mechanism, data: &Dataset) -> Result<Trained, Decline> {
-    let rows: Vec<usize> = (0..data.len()).collect();
+fn clipped(trainer: &Trainer, job: &Job, noise: &NoiseTerms, mechanism: &Mechanism, node: &NodeData) -> Result<Trained, Decline> {
+    let data = &node.data;
+    let units = noise.units(data.len(), node.entities.as_deref())?;
     let (mut sum, mut step, mut refused) = (mechanism.unit_sum(), Vec::new(), None);
-    let done = trainer.unit_gradients(data, rows.chunks(1), job.seed, &mut |unit| {
+    let done = trainer.unit_gradients(data, units.iter().map(Vec::as_slice), job.seed, &mut |unit| {
         step.clear();
         step.extend(unit.gradient.iter().map(|g| -g));
         let right = f64::from(unit.correct.unwrap_or(0)) / unit.rows as f64;

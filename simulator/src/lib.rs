@@ -44,6 +44,21 @@ impl Default for Options {
     }
 }
 
+/// The examples of one node.
+#[derive(Clone, Debug)]
+pub struct NodeData {
+    /// Preprocessed.
+    pub data: Dataset,
+    /// Under the unit entity: the rows of each entity.
+    pub entities: Option<Vec<Vec<usize>>>,
+}
+
+impl From<Dataset> for NodeData {
+    fn from(data: Dataset) -> Self {
+        Self { data, entities: None }
+    }
+}
+
 /// A finished simulation.
 #[derive(Clone)]
 pub struct Outcome {
@@ -65,10 +80,10 @@ pub struct Outcome {
 pub fn simulate(
     spec: &Spec,
     model: &Model,
-    nodes: Vec<Dataset>,
+    nodes: Vec<impl Into<NodeData>>,
     evaluation: Option<Dataset>,
     options: &Options,
     progress: &mut dyn FnMut(&RoundView),
 ) -> Result<Outcome, SimulationError> {
-    world::World::new(spec, model, nodes, evaluation, options)?.run(progress)
+    world::World::new(spec, model, nodes.into_iter().map(Into::into).collect(), evaluation, options)?.run(progress)
 }

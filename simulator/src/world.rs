@@ -20,7 +20,7 @@ use sapwood_protocol::{
 };
 
 use crate::{
-    Options, Outcome, SimulationError,
+    NodeData, Options, Outcome, SimulationError,
     crew::{Crew, Job, Trained},
     train_config,
 };
@@ -59,7 +59,7 @@ pub(crate) struct World {
     names: Vec<NodeId>,
     index: BTreeMap<NodeId, usize>,
     nodes: Vec<Node>,
-    data: Vec<Dataset>,
+    data: Vec<NodeData>,
     evaluation: Option<Dataset>,
     crew: Crew,
     drop: f64,
@@ -77,7 +77,7 @@ impl World {
     pub(crate) fn new(
         spec: &Spec,
         model: &Model,
-        data: Vec<Dataset>,
+        data: Vec<NodeData>,
         evaluation: Option<Dataset>,
         options: &Options,
     ) -> Result<Self, SimulationError> {
@@ -107,6 +107,7 @@ impl World {
             schema: None,
             params: digest(&params),
             length: params.len() as u64,
+            noise: None,
             operators: Vec::new(),
             at: BEGIN,
         })?;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use sapwood_data::digits;
 use sapwood_models::{Dataset, onnx::Model, zoo};
 use sapwood_protocol::spec::Spec;
-use sapwood_simulator::{Options, Outcome, SimulationError, concat, pooled, preprocess, simulate};
+use sapwood_simulator::{NodeData, Options, Outcome, SimulationError, concat, pooled, preprocess, simulate};
 
 fn spec(rounds: u32, cohort: &str) -> Spec {
     let text = format!(
@@ -108,4 +108,25 @@ fn what_cannot_be_simulated_is_refused() {
     assert!(matches!(concat(&[]), Err(SimulationError::NoData)));
     let mixed = [blocks(1, 1).remove(0), digits::block(2)];
     assert!(matches!(concat(&mixed), Err(SimulationError::Shapes { index: 1 })));
+}
+
+/// Rows with one key count as one unit: with a key for each row that is the run whose unit is the example, bit for bit.
+#[test]
+fn entities_are_units() {
+    let run = |unit: &str, entities: Option<fn(usize) -> Vec<Vec<usize>>>| {
+        let text = format!(
+            "name = \"digits\"\nseed = 11\n[model]\nfile = \"mlp.onnx\"\n[train]\nrounds = 2\nlr = 5.0\n[cohort]\nsize = 6\n\
+             [privacy]\nexpected_units = 780\n{unit}\n"
+        );
+        let node = |data: Dataset| NodeData { entities: entities.map(|of| of(data.len())), data };
+        let nodes: Vec<NodeData> = blocks(1, 6).into_iter().map(node).collect();
+        simulate(&Spec::parse(&text).unwrap(), &model(), nodes, None, &Options::default(), &mut |_| ())
+    };
+    let entity = "unit = \"entity\"\nentity_key = \"customer\"";
+    let examples = run("", None).unwrap().params;
+    assert!(run(entity, Some(|rows| (0..rows).map(|row| vec![row]).collect())).unwrap().params == examples);
+    let pairs = run(entity, Some(|rows| (0..rows).collect::<Vec<_>>().chunks(2).map(<[usize]>::to_vec).collect())).unwrap();
+    assert!(pairs.params != examples && pairs.view.privacy.contains("for each entity"), "{}", pairs.view.privacy);
+    let Err(nobody) = run(entity, None) else { panic!("nothing tells them apart") };
+    assert!(nobody.to_string().contains("apart"), "{nobody}");
 }

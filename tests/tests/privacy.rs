@@ -202,3 +202,51 @@ async fn a_node_takes_no_part_in_what_its_operator_forbids() {
     assert_eq!(allowed.run.state, RunState::Released);
     stop(farm).await;
 }
+
+/// Every node tells its entities apart by a column of its own data, under budgets of its operator and of the coordinator's; who keeps no
+/// such budget is left out by name.
+#[tokio::test]
+async fn entities_are_told_apart_by_a_column() {
+    let _alone = ONE.lock().await;
+    let mut farm = found();
+    let append = |path: std::path::PathBuf, text: &str| {
+        let old = fs::read_to_string(&path).expect("it is there");
+        fs::write(&path, format!("{old}\n{text}")).expect("it is written");
+    };
+    let budget = |key: &str| format!("budgets.entity]\nepsilon = 2000.0\ndelta = 1e-5\nkey = {key:?}\n");
+    append(farm.deployment.config(), &format!("[{}", budget("customer")));
+    for node in 1..=4 {
+        let (folder, block) = (farm.root().join(format!("node-{node}")), sapwood_data::digits::block(node));
+        let rows = block.len();
+        let mut table = format!("{},digit,customer\n", (0..64).map(|i| format!("p{i}")).collect::<Vec<_>>().join(","));
+        let sapwood_models::Targets::Classes(labels) = &block.y else { unreachable!() };
+        for (row, (pixels, label)) in block.x.as_f32().expect("pixels").chunks(64).zip(labels).enumerate() {
+            let pixels = pixels.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+            table.push_str(&format!("{pixels},{label},customer-{}\n", row % (rows / 2)));
+        }
+        fs::write(folder.join("images.csv"), table).expect("it is written");
+        let schema = "[input]\nshape = [1, 8, 8]\n[targets]\nclasses = 10\n[csv]\ntarget = \"digit\"\n";
+        fs::write(folder.join("images.toml"), schema).expect("it is written");
+        let config = folder.join("node.toml");
+        let text = fs::read_to_string(&config).expect("it is there");
+        let text = text.replace(&format!("source = \"digits:{node}\""), "source = \"images.csv\"\nschema = \"images.toml\"");
+        fs::write(&config, text).expect("it is written");
+        // The last one's operator means another column.
+        append(config, &format!("[policy.{}", budget(if node == 4 { "household" } else { "customer" })));
+    }
+    farm.start().await;
+    // Few customers: only a weak promise leaves a signal.
+    let run = budgeted(1000.0, 2)
+        .replace("unit = \"example\"", "unit = \"entity\"\nentity_key = \"customer\"")
+        .replace("expected_units = 520", "expected_units = 260")
+        .replace("size = 4\nminimum = 4", "size = 3\nover_selection = 0.33");
+    let unknown = farm.submit(&run.replace("= \"customer\"", "= \"row\""), "row");
+    assert!(unknown.code == 2 && unknown.error().contains("`customer`"), "{unknown:?}");
+    let finished = farm.finish(&run).await;
+    let budget = finished.release.privacy.budget.clone().expect("a statement");
+    assert!(budget.adjacency.contains("the key column is `customer`"), "{budget:?}");
+    assert!(farm.nodes[3].log().contains("the column `household`"), "{}", farm.nodes[3].log());
+    let table = farm.call(&["privacy", "ledger"]);
+    assert!(table.json["data"]["ledgers"].as_array().expect("ledgers").iter().any(|ledger| ledger["key"] == "customer"), "{table:?}");
+    stop(farm).await;
+}

@@ -260,7 +260,8 @@ fn ledger(operator: &Operator) -> Result<Answer, Failure> {
         .iter()
         .map(|l| {
             let of = |epsilon: f64| format!("{epsilon:.3}");
-            vec![l.unit.to_string(), of(l.epsilon), format!("{:e}", l.delta), of(l.epsilon_spent), of(l.epsilon_held)]
+            let unit = l.key.as_ref().map_or_else(|| l.unit.to_string(), |key| format!("{} by {key}", l.unit));
+            vec![unit, of(l.epsilon), format!("{:e}", l.delta), of(l.epsilon_spent), of(l.epsilon_held)]
         })
         .collect();
     let text = if rows.is_empty() {

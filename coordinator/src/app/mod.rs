@@ -469,8 +469,8 @@ impl State {
         Ok(())
     }
 
-    async fn create_run(&self, created: run::Created, submitted: Option<Submitted>) -> Result<Result<(), StoreError>, Fault> {
-        let machine = Run::create(created.clone())?;
+    async fn create_run(&self, machine: Run, submitted: Option<Submitted>) -> Result<Result<(), StoreError>, Fault> {
+        let created = machine.created().clone();
         let (address, mailbox) = Address::new();
         let (_, hands, handle) = self.run_hands(&address, machine.clone());
         let (name, first) = (StreamName::run(&created.run), run::Event::Created(Box::new(created)));

@@ -206,19 +206,16 @@ impl State {
             () = over(&run, session) => return Err(Expiry::Session.into()),
         }
         if !message.is_empty() {
-            let taken = run.secure.with(session, |secure| secure.receive(node, message)).ok_or(Expiry::Session)?;
-            match taken {
-                Ok(true) => complete(&run, session, stage).await,
-                Ok(false) => {}
-                Err(fault) => {
-                    // One that broke its word is not waited for.
-                    let at_hand = run.secure.with(session, |secure| (secure.is_complete(), secure.stage()));
-                    if let Some((true, stage)) = at_hand {
-                        complete(&run, session, stage).await;
-                    }
-                    return Err(fault);
-                }
+            // Found by review: a stage that the node calls by another name is complete all the same, and so it is when what came is no good
+            // and its sender is not waited for any more.
+            let (taken, completed) = run
+                .secure
+                .with(session, |secure| (secure.receive(node, message), secure.is_complete().then(|| secure.stage())))
+                .ok_or(Expiry::Session)?;
+            if let Some(stage) = completed {
+                complete(&run, session, stage).await;
             }
+            taken?;
         }
         if stage == Stage::Unmasking {
             return Ok(Said::Receipt(Receipt::Accepted));

@@ -7,7 +7,7 @@ use sapwood_privacy::ledger::Rho;
 use sapwood_protocol::{
     Digest, Fault, RunId,
     fault::{Lack, Misuse},
-    ledger, round,
+    ledger,
     run::{Created, Run},
     spec::{self, PrivacyUnit, Spec},
     view::RunView,
@@ -66,22 +66,23 @@ impl State {
         let (params, length) = self.prepare(&spec, model, preprocess).await?;
 
         let run = self.name_for(&spec.name).await?;
-        let created = Created { run: run.clone(), spec, model, preprocess, schema, params, length, operators: Vec::new(), at: self.now() };
+        let (operators, noise) = (Vec::new(), None);
+        // What cannot be is refused before anything is reserved.
+        let machine =
+            Run::create(Created { run: run.clone(), spec, model, preprocess, schema, params, length, noise, operators, at: self.now() })?;
         let stream = StreamName::run(&run);
+        let privacy = &machine.created().spec.privacy;
+        let (unit, key) = (privacy.unit, privacy.entity_key.clone());
         // All that the run may ever cost, before it begins; whatever happens behind this line over-counts.
-        let unit = created.spec.privacy.unit;
-        if unit != PrivacyUnit::None {
-            // What cannot be is refused before anything is reserved.
-            Run::create(created.clone())?;
-            let plan = round::plan(&created.spec, length)?;
+        if let Some(plan) = machine.plan() {
             // Found by a test: costs are rounded up one by one, so the sum of the rounds' is more than the run's rounded up once.
             let round = Rho::cost(plan.rho_round).map_err(|fault| Misuse::Setting { key: "privacy".into(), why: fault.to_string() })?;
             let total = round.trillionths().saturating_mul(u64::from(plan.rounds));
-            let reserve = ledger::Input::Reserve { run: run.clone(), total };
+            let reserve = ledger::Input::Reserve { run: run.clone(), total, key };
             self.ledgers().ask(unit, reserve).await?;
         }
         let submitted = (!submission.token.is_empty()).then_some(Submitted { token: submission.token, request, stream });
-        if let Err(error) = self.create_run(created, submitted).await? {
+        if let Err(error) = self.create_run(machine, submitted).await? {
             if unit != PrivacyUnit::None && error.is_verdict() {
                 self.settle(unit, run).await;
             }

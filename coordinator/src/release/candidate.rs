@@ -170,7 +170,7 @@ impl Candidates {
                 secure_aggregation: spec.secure_aggregation.mode.word().into(),
                 unit: spec.privacy.unit.word().into(),
                 statement: spec.privacy_line(),
-                budget: job.statement.map(|statement| SpentBudget::of(statement, job.run)),
+                budget: job.statement.map(|statement| SpentBudget::of(statement, job.run, job.spec.privacy.entity_key.as_deref())),
             },
             runtime: needs,
             // What is signed has whole seconds, as every foreign reader of RFC 3339 expects.

@@ -5,7 +5,7 @@ use super::*;
 use crate::{digits, load_columns};
 
 fn digits_1_to_10() -> (Dataset, Columns) {
-    load_columns(&"digits:1-10".parse().unwrap(), None).unwrap()
+    load_columns(&"digits:1-10".parse().unwrap(), None, &[]).unwrap()
 }
 
 fn classes(labels: Vec<i64>) -> Dataset {
@@ -79,7 +79,7 @@ fn ten_nodes_of_ten_blocks_hold_one_block_each() {
 
 #[test]
 fn more_groups_than_nodes_are_dealt_whole_and_evenly() {
-    let (data, columns) = load_columns(&"digits".parse().unwrap(), None).unwrap();
+    let (data, columns) = load_columns(&"digits".parse().unwrap(), None, &[]).unwrap();
     let parts = partition(&data, &columns, 7, &"column:block".parse().unwrap(), 3).unwrap();
     let blocks = columns.get("block").unwrap();
     for block in 1..=14 {

@@ -92,3 +92,20 @@ async fn what_is_allowed_without_noise_may_be_sent_again() {
     // But what left without noise is not charged as noised.
     assert!(books.charge(&asked(1, true)).await.is_err());
 }
+
+/// A run must tell entities apart as the node's operator does: a key of the run's choice could split what the budget protects.
+#[tokio::test]
+async fn entities_are_those_of_the_operator() {
+    let dir = tempfile::tempdir().unwrap();
+    let terms = |key: &str| {
+        let text = RUN.replace("epsilon = 8.0", &format!("epsilon = 8.0\nunit = \"entity\"\nentity_key = {key:?}"));
+        let spec = Spec::parse(&text).unwrap();
+        Terms { noise: Some(NoiseTerms::of(&spec, &plan(&spec, 40).unwrap())), ..asked(1, true) }
+    };
+    let budget = sapwood_protocol::ledger::BudgetTerms { key: Some("customer".into()), epsilon: 10.0, delta: 1e-5 };
+    let rules = Rules { budgets: [(PrivacyUnit::Entity, budget)].into(), ..Rules::default() };
+    let books = open(dir.path(), &rules).await;
+    let refused = why(books.look(&terms("row")).await);
+    assert!(refused.contains("`customer`") && refused.contains("`row`"), "{refused}");
+    books.charge(&terms("customer")).await.unwrap();
+}

@@ -12,15 +12,20 @@ use crate::{
     config::{Rules, Trainer},
     link::channel,
     store::Store,
-    testing::{World, node},
+    testing::{World, member, node},
     train::{
         Budget,
         tests::{data, model, terms, write_data},
     },
 };
 
+mod secure;
+
 struct Site {
     world: Arc<World>,
+    store: Store,
+    /// The authority's word for this node.
+    membership: Vec<u8>,
     orders: mpsc::Sender<RoundOrder>,
     task: Task,
     dir: tempfile::TempDir,
@@ -38,9 +43,11 @@ impl Site {
         let budget = Budget { threads: 1, memory: 1 << 30, nice: 0 };
         let workshop = Workshop::new(budget, Trainer::Model, Some(data(dir.path()))).unwrap();
         let rules = Rules { allow_clear: true, allow_no_noise: true, ..Rules::default() };
-        let books = Books::open(Store::open(&dir.path().join("state")).await.unwrap(), &rules).await.unwrap();
+        let store = Store::open(&dir.path().join("state")).await.unwrap();
+        let books = Books::open(store.clone(), &rules).await.unwrap();
         let identity = Identity::from_pkcs8(&Identity::generate(&ring::rand::SystemRandom::new()).unwrap()).unwrap();
-        let standing = Standing { signer: Arc::new(identity), membership: Vec::new(), trust: Arc::new(world.trust()) };
+        let membership = member(&world, &node(), identity.key());
+        let standing = Standing { signer: Arc::new(identity), membership: membership.clone(), trust: Arc::new(world.trust()) };
         let rounds = Rounds::new(node(), link, standing, books, workshop, Objects::new(dir.path().join("objects")));
 
         let bytes = model().encode();
@@ -55,7 +62,7 @@ impl Site {
             let _line = current;
             rounds.run(received).await
         };
-        (Self { world, orders, task: Task { terms }, dir }, driving)
+        (Self { world, store, membership, orders, task: Task { terms }, dir }, driving)
     }
     async fn ask(&self, task: &Task) {
         self.orders.send(RoundOrder::Task(Box::new(task.clone()))).await.unwrap();

@@ -55,15 +55,16 @@ impl Inner {
         self.budget.check(Need { model: model_bytes, ..Need::default() }, terms)?;
 
         let schema = objects.schema.as_deref().map(run_schema).transpose()?;
-        cache.data.load(set, schema.as_ref(), self.budget.memory)?;
+        let key = terms.noise.as_ref().and_then(|noise| noise.entity_key.as_deref());
+        cache.data.load(set, schema.as_ref(), key, self.budget.memory)?;
         let compiled = compile(&mut cache.compiled, terms, objects.model.as_deref())?;
-        let data = cache.data.prepared(terms.preprocess, objects.preprocess.as_deref())?;
+        let (data, _) = cache.data.prepared(terms.preprocess, objects.preprocess.as_deref())?;
         let example = data.x.row_len() as u64 * 4;
         let examples = data.len();
         let need = Need { model: compiled.size.0, nodes: compiled.size.1, data: cache.data.bytes(), example };
         self.budget.check(need, terms)?;
         // Borrowed anew: the budget looked at the whole cache.
-        let data = cache.data.prepared(terms.preprocess, None)?;
+        let (data, entities) = cache.data.prepared(terms.preprocess, None)?;
 
         let trainer = &mut compiled.trainer;
         if trainer.length() as u64 != terms.length {
@@ -72,7 +73,8 @@ impl Inner {
         }
         trainer.set_parameters(&job.params).map_err(|e| Decline::Model { why: chain(&e) })?;
         if let Some(noise) = terms.noise.as_ref().filter(|noise| noise.is_per_unit()) {
-            return units::step(trainer, data, noise, job, &set.source.to_string());
+            let units = noise.units(data.len(), entities)?;
+            return units::step(trainer, data, &units, noise, job, &set.source.to_string());
         }
         let mut killed = None;
         let started = std::time::Instant::now();

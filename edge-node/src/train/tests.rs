@@ -7,8 +7,8 @@ use sapwood_failpoint::Hook;
 use sapwood_models::{Dataset, Model, Targets, Tensor, zoo};
 use sapwood_protocol::{
     SessionId, Timestamp,
-    round::{OptimizerTerms, TrainTerms},
-    spec::{Loss, OptimizerKind, Weights},
+    round::{NoiseTerms, OptimizerTerms, TrainTerms, plan},
+    spec::{Loss, OptimizerKind, Spec, Weights},
 };
 
 use super::*;
@@ -297,4 +297,83 @@ async fn an_update_is_encoded_again_only_for_other_terms() {
     coarser.encoding.bits = 24;
     assert!(trained.encoded(&coarser).unwrap().bytes.len() < first.bytes.len());
     assert_eq!(trained.encoded(&terms).unwrap().digest, first.digest);
+}
+
+/// A task under a budget for entities that `customer` tells apart; `most` of them to a node.
+fn keyed_job(unit: &str, most: u32) -> Job {
+    let mut job = job(0.05);
+    let key = if unit == "entity" { "entity_key = \"customer\"" } else { "" };
+    let privacy = format!("[privacy]\nunit = {unit:?}\nunits_per_node = {most}\nexpected_units = 600\n{key}\n");
+    let spec = Spec::parse(&format!("[model]\nfile = \"m\"\n[cohort]\nsize = 6\n{privacy}")).unwrap();
+    job.terms.noise = Some(NoiseTerms::of(&spec, &plan(&spec, job.terms.length).unwrap()));
+    job
+}
+
+/// What a node would send, with noise that is always the same.
+fn share(trained: &Trained, terms: &Terms) -> Vec<u8> {
+    let (Update::Units(sum), Codec::Noised(mechanism)) = (&trained.update, terms.codec().unwrap()) else { panic!("no sum of units") };
+    let seed = NoiseSeed::draw(|seed| {
+        seed.fill(7);
+        Ok::<_, ()>(())
+    });
+    mechanism.encode_units(sum, terms.rotation(), seed.unwrap()).unwrap().pack()
+}
+
+/// The rows of one customer are clipped together: with one row each, customers are examples; with more, there are fewer units, and the
+/// bound on a node's units counts them.
+#[tokio::test]
+async fn rows_with_one_key_are_one_unit() {
+    let dir = tempfile::tempdir().unwrap();
+    write_data(dir.path(), |_| ());
+    let shop = workshop(dir.path(), 1);
+    let examples = keyed_job("example", 1000);
+    let terms = examples.terms.clone();
+    let examples = share(&train(&shop, examples).await.unwrap(), &terms);
+
+    let refused = declined(train(&shop, keyed_job("entity", 1000)).await);
+    assert!(matches!(&refused, Decline::NoData { why } if why.contains("`customer`")), "{refused:?}");
+    let customers = |of: fn(usize) -> i64| {
+        let y = Targets::Classes((0..ROWS).map(of).collect());
+        let folder = dir.path().join("customers");
+        save_npy(&folder, &Dataset { x: Tensor::f32([ROWS, 1], vec![0.0; ROWS]).unwrap(), y }).unwrap();
+        std::fs::rename(folder.join("y.npy"), dir.path().join("customer.npy")).unwrap();
+    };
+    customers(|row| row as i64 * 3);
+    let alone = train(&shop, keyed_job("entity", 1000)).await.unwrap();
+    assert!(share(&alone, &terms) == examples, "one row each");
+    customers(|row| row as i64 % 5);
+    let shared = train(&shop, keyed_job("entity", 5)).await.unwrap();
+    let Update::Units(sum) = &shared.update else { panic!("no sum of units") };
+    assert_eq!(sum.units(), 5);
+    assert!(share(&shared, &terms) != examples);
+    let refused = declined(train(&shop, keyed_job("entity", 4)).await);
+    assert!(matches!(&refused, Decline::NoData { why } if why.contains("more than the 4 units")), "{refused:?}");
+}
+
+/// Each time an update is encoded it carries a noise of its own, of the size that the terms say: what two encodings of one update differ
+/// by is two draws. Half the noise, or the same noise twice, would be noticed.
+#[tokio::test]
+async fn noise_is_drawn_anew_for_each_encoding() {
+    let dir = tempfile::tempdir().unwrap();
+    write_data(dir.path(), |_| ());
+    let job = keyed_job("example", 1000);
+    let terms = job.terms.clone();
+    let trained = train(&workshop(dir.path(), 1), job).await.unwrap();
+    let noise = terms.noise.as_ref().unwrap();
+    let (sigma, modulus) = (f64::from(noise.sigma), 1i64 << noise.bits);
+    let (mut squares, mut count) = (0.0, 0.0);
+    for _ in 0..50 {
+        let (one, two) = (trained.lanes(&terms).unwrap(), trained.lanes(&terms).unwrap());
+        assert!(*one != *two);
+        for (a, b) in one.iter().zip(two.iter()) {
+            let difference = (i64::from(*a) - i64::from(*b)).rem_euclid(modulus);
+            let centred = if difference >= modulus / 2 { difference - modulus } else { difference } as f64;
+            squares += centred * centred;
+            count += 1.0;
+        }
+    }
+    // A relative deviation of sqrt(2/count); rounding by a dither adds at most half a square unit.
+    let (ratio, deviation) = (squares / count / (2.0 * sigma * sigma), (2.0f64 / count).sqrt());
+    assert!((ratio - 1.0).abs() < 5.0 * deviation + 0.5 / (sigma * sigma), "{ratio} of the variance, {count} draws");
+    assert_ne!(trained.encoded(&terms).unwrap().digest, trained.encoded(&terms).unwrap().digest);
 }

@@ -4,10 +4,7 @@ use std::ops::ControlFlow;
 
 use sapwood_models::{Dataset, train::Trainer};
 use sapwood_privacy::Contribution;
-use sapwood_protocol::{
-    round::{Codec, Decline, NoiseTerms},
-    spec::PrivacyUnit,
-};
+use sapwood_protocol::round::{Codec, Decline, NoiseTerms};
 
 use super::{Failure, Job, Update, chain, job::failure};
 use crate::points::TRAINING;
@@ -16,6 +13,7 @@ use crate::points::TRAINING;
 pub(super) fn step(
     trainer: &mut Trainer,
     data: &Dataset,
+    units: &[Vec<usize>],
     noise: &NoiseTerms,
     job: &Job,
     source: &str,
@@ -24,13 +22,12 @@ pub(super) fn step(
     trainer.check_units().map_err(|e| Decline::Model { why: chain(&e) })?;
     let codec = terms.codec().map_err(|fault| Decline::Model { why: fault.to_string() })?;
     let Codec::Noised(mechanism) = codec else { return Err(Decline::Model { why: "the terms have no noise".into() }.into()) };
-    let rows = units(data, noise)?;
     let mut sum = mechanism.unit_sum();
     let mut step = Vec::new();
     let (mut examples, mut correct, mut loss) = (0, 0, 0.0);
     let (mut killed, mut refused) = (None, None);
     let started = std::time::Instant::now();
-    let done = trainer.unit_gradients(data, rows.iter().map(Vec::as_slice), terms.training_seed(&job.node), &mut |unit| {
+    let done = trainer.unit_gradients(data, units.iter().map(Vec::as_slice), terms.training_seed(&job.node), &mut |unit| {
         if let Err(death) = TRAINING.reached() {
             killed = Some(death);
             return ControlFlow::Break(());
@@ -59,22 +56,4 @@ pub(super) fn step(
     tracing::info!(run = %terms.run, round = terms.round, took = ?started.elapsed(), "trained");
     let contribution = Contribution { examples, correct: Some(correct), loss: loss / examples.max(1) as f64 };
     Ok((Update::Units(sum), contribution))
-}
-
-/// The rows of each unit.
-fn units(data: &Dataset, noise: &NoiseTerms) -> Result<Vec<Vec<usize>>, Decline> {
-    let units: Vec<Vec<usize>> = match noise.unit {
-        PrivacyUnit::Entity => {
-            let key = noise.entity_key.as_deref().unwrap_or_default();
-            return Err(Decline::NoData { why: format!("this node's data has no column {key:?} that tells entities apart") });
-        }
-        _ => (0..data.len()).map(|row| vec![row]).collect(),
-    };
-    let most = noise.units_per_node as usize;
-    if units.len() > most {
-        // To leave some out would let one row decide about another.
-        let why = format!("this node holds more than the {most} units that the run allows for a node; raise privacy.units_per_node");
-        return Err(Decline::NoData { why });
-    }
-    Ok(units)
 }

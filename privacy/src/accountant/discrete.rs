@@ -4,8 +4,7 @@
 //! Kairouz, Liu, Steinke 2021, Theorem 1. With everything in grid units,
 //!
 //! - τ = 10·Σ_{k=1}^{n-1} exp(-2π²σ²·k/(k+1));
-//! - ε² = min{ Δ₂²/(nσ²) + τD/2, (Δ₂/(√n·σ) + τ√D)² }, and the release is ρ = ε²/2 zCDP;
-//! - in Rényi form, D_α ≤ min{ α/2·Δ₂²/(nσ²) + τD, α/2·(Δ₂/(√n·σ) + τ√D)² }.
+//! - ε² = min{ Δ₂²/(nσ²) + τD/2, (Δ₂/(√n·σ) + τ√D)² }, and the release is ρ = ε²/2 zCDP.
 //!
 //! From σ = 4 on, τ·D is below 1e-55 in every practical case; terms with a smaller σ are refused ([`LEAST_SIGMA`]).
 
@@ -37,13 +36,4 @@ pub fn rho(sensitivity_squared: f64, nodes: u32, sigma_squared: f64, dimension: 
     let d = dimension as f64;
     let shifted = gaussian.sqrt() + tau * d.sqrt();
     0.5 * (gaussian + tau * d / 2.0).min(shifted * shifted)
-}
-
-/// A bound on D_α of one release; for accounting together with mechanisms that have no ρ.
-pub fn renyi(alpha: f64, sensitivity_squared: f64, nodes: u32, sigma_squared: f64, dimension: usize) -> f64 {
-    let tau = tau(nodes, sigma_squared);
-    let gaussian = sensitivity_squared / (f64::from(nodes) * sigma_squared);
-    let d = dimension as f64;
-    let shifted = gaussian.sqrt() + tau * d.sqrt();
-    (alpha / 2.0 * gaussian + tau * d).min(alpha / 2.0 * shifted * shifted)
 }

@@ -131,7 +131,6 @@ impl Account {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CoordinatorLedger<R, S> {
     budget: Budget,
-    version: u64,
     runs: BTreeMap<R, Account>,
     sessions: BTreeMap<S, (R, Rho)>,
     /// Spent somewhere that this ledger has no record of.
@@ -141,7 +140,7 @@ pub struct CoordinatorLedger<R, S> {
 impl<R: Ord + Clone, S: Ord + Clone> CoordinatorLedger<R, S> {
     /// An untouched budget.
     pub fn new(budget: Budget) -> Self {
-        Self { budget, version: 0, runs: BTreeMap::new(), sessions: BTreeMap::new(), unrecorded: Rho::ZERO }
+        Self { budget, runs: BTreeMap::new(), sessions: BTreeMap::new(), unrecorded: Rho::ZERO }
     }
 
     /// From a store.
@@ -164,10 +163,6 @@ impl<R: Ord + Clone, S: Ord + Clone> CoordinatorLedger<R, S> {
     /// The budget.
     pub fn budget(&self) -> &Budget {
         &self.budget
-    }
-    /// How many events made this state: what a store compares before it commits more.
-    pub fn version(&self) -> u64 {
-        self.version
     }
     /// Charged by all sessions, and what is held to be lost.
     pub fn spent(&self) -> Rho {
@@ -247,7 +242,6 @@ impl<R: Ord + Clone, S: Ord + Clone> CoordinatorLedger<R, S> {
 
     /// The state after `event`. Whatever the events are, what was charged stays charged.
     pub fn apply(&mut self, event: &Event<R, S>) {
-        self.version += 1;
         let empty = Account { reserved: Rho::ZERO, charged: Rho::ZERO, open: true };
         match event {
             Event::Reserved { run, total } => {

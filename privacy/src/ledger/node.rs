@@ -168,14 +168,13 @@ pub enum NodeRefusal {
 /// The state: replayed from events. The policy stays outside: its operator may change it, what was spent stays spent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeLedger<S> {
-    version: u64,
     spent: BTreeMap<Unit, Rho>,
     sessions: BTreeMap<S, Option<(Unit, Rho)>>,
 }
 
 impl<S> Default for NodeLedger<S> {
     fn default() -> Self {
-        Self { version: 0, spent: BTreeMap::new(), sessions: BTreeMap::new() }
+        Self { spent: BTreeMap::new(), sessions: BTreeMap::new() }
     }
 }
 
@@ -192,10 +191,6 @@ impl<S: Ord + Clone> NodeLedger<S> {
         ledger
     }
 
-    /// How many events made this state.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
     /// Spent of the budget of `unit`.
     pub fn spent(&self, unit: Unit) -> Rho {
         self.spent.get(&unit).copied().unwrap_or_default()
@@ -278,7 +273,6 @@ impl<S: Ord + Clone> NodeLedger<S> {
 
     /// The state after `event`. Whatever the events are, what was charged stays charged.
     pub fn apply(&mut self, event: &NodeEvent<S>) {
-        self.version += 1;
         match event {
             NodeEvent::Charged { session, unit, rho } => {
                 // The same session twice in a store is one charge, the larger one; under another unit it is another charge.

@@ -101,7 +101,9 @@ fn whatever_the_policy_forbids_is_declined_by_name() {
     assert_eq!(refused(&policy(), &offer(&long)), NodeRefusal::Clip { clip: 2.5, most: 2.0 });
     assert!(matches!(refused(&Policy { most_clip: f64::NAN, ..policy() }, &base), NodeRefusal::Clip { .. }), "a limit that is none");
     assert_eq!(refused(&Policy { corruption: 0.9, ..policy() }, &base), NodeRefusal::Colluders { colluders: 18, minimum: 16 });
-    // What is allowed is allowed.
+    // What is allowed is allowed, and so is the least of it.
+    assert!(Ledger::default().decide(&Policy { least_cohort: 16, ..policy() }, 1, &base).is_ok());
+    assert!(Ledger::default().decide(&Policy { most_clip: 1.0, ..policy() }, 1, &base).is_ok());
     let open = Policy { allow_central: true, allow_no_noise: true, allow_clear: true, models: None, ..policy() };
     assert!(Ledger::default().decide(&open, 1, &Offer { model: "other", ..base }).is_ok());
     // Found by review: a share of the noise was charged as if it were hidden by the others'.
@@ -149,6 +151,29 @@ fn a_lost_store_is_made_good_by_hand() {
     assert!(matches!(charge(&mut ledger, &policy, 1, &offer(&mechanism)), Err(NodeRefusal::Exceeded { left: Rho::ZERO, .. })));
     ledger.apply(&NodeEvent::Restored { unit: Unit::Example, at_least: Rho::ZERO });
     assert_eq!(ledger.spent(Unit::Example), policy.budgets[&Unit::Example].rho());
+}
+
+#[test]
+fn a_budget_is_spent_to_the_last_trillionth() {
+    let (mechanism, policy) = (EXAMPLE.clone(), policy());
+    let worst = Rho::cost(mechanism.parameters().worst_case_rho(Observer::Coordinator)).unwrap();
+    let budget = policy.budgets[&Unit::Example].rho();
+    for (more, fits) in [(0, true), (1, false)] {
+        let mut ledger = Ledger::default();
+        let at_least = budget.less(worst).plus(Rho::from_trillionths(more));
+        ledger.apply(&NodeEvent::Restored { unit: Unit::Example, at_least });
+        assert_eq!(charge(&mut ledger, &policy, 1, &offer(&mechanism)).is_ok(), fits);
+    }
+}
+
+/// A store that holds a session twice counts the larger charge; under two units, both.
+#[test]
+fn a_session_that_a_store_holds_twice_is_one_charge() {
+    let charged = |unit, rho| NodeEvent::Charged { session: 1, unit, rho: Rho::from_trillionths(rho) };
+    let ledger = Ledger::replay(&[charged(Unit::Example, 5), charged(Unit::Example, 7), charged(Unit::Example, 6)]);
+    assert_eq!(ledger.spent(Unit::Example), Rho::from_trillionths(7));
+    let ledger = Ledger::replay(&[charged(Unit::Example, 5), charged(Unit::Node, 7)]);
+    assert_eq!((ledger.spent(Unit::Example).trillionths(), ledger.spent(Unit::Node).trillionths()), (5, 7));
 }
 
 proptest! {

@@ -67,7 +67,6 @@ impl fmt::Display for Rho {
 /// The most that one kind of unit may lose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
-    epsilon: f64,
     delta: f64,
     rho: Rho,
 }
@@ -78,22 +77,15 @@ impl Budget {
     /// # Errors
     /// [`Fault::Epsilon`], [`Fault::Delta`], [`Fault::Rho`] for more than a million.
     pub fn new(epsilon: f64, delta: f64) -> Result<Self, Fault> {
-        Ok(Self { epsilon, delta, rho: Rho::allowance(zcdp::rho(epsilon, delta)?)? })
+        Ok(Self { delta, rho: Rho::allowance(zcdp::rho(epsilon, delta)?)? })
     }
-    /// ρ itself, with the ε that it implies at `delta`.
+    /// ρ itself, shown at `delta`.
     ///
     /// # Errors
     /// [`Fault::Rho`] above a million, [`Fault::Delta`].
     pub fn of_rho(rho: f64, delta: f64) -> Result<Self, Fault> {
-        Ok(Self { epsilon: zcdp::epsilon(rho, delta)?, delta, rho: Rho::allowance(rho)? })
-    }
-    /// ε.
-    pub fn epsilon(&self) -> f64 {
-        self.epsilon
-    }
-    /// δ.
-    pub fn delta(&self) -> f64 {
-        self.delta
+        zcdp::epsilon(rho, delta)?;
+        Ok(Self { delta, rho: Rho::allowance(rho)? })
     }
     /// As ρ, rounded down.
     pub fn rho(&self) -> Rho {

@@ -190,10 +190,11 @@ pub struct SpentBudget {
 }
 
 impl SpentBudget {
-    /// From what a run was charged.
-    pub fn of(statement: &Statement, run: &RunId) -> Self {
+    /// From what a run was charged. `key` is the column that told entities apart, under that unit.
+    pub fn of(statement: &Statement, run: &RunId, key: Option<&str>) -> Self {
+        let key = key.map_or_else(String::new, |key| format!("; the key column is `{key}`"));
         Self {
-            adjacency: statement.adjacency.into(),
+            adjacency: format!("{}{key}", statement.adjacency),
             mechanism: statement.mechanism.clone(),
             epsilon_coordinator: statement.epsilon_coordinator,
             epsilon_outsider: statement.epsilon_outsider,

@@ -9,6 +9,8 @@ use sapwood_privacy::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::Decline;
+
 use crate::{
     canonical::Canonical,
     fault::{Fault, Misuse},
@@ -299,6 +301,7 @@ impl NoiseTerms {
     /// [`Misuse::Setting`] for terms that contradict each other.
     pub fn mechanism(&self) -> Result<Mechanism, Fault> {
         let refuse = |why: String| setting("privacy", &why);
+        check_key(self.unit, self.entity_key.as_deref())?;
         let mut coordinates: Vec<Coordinate> =
             self.reports.iter().map(|report| Coordinate { statistic: report.statistic(), share: SHARE }).collect();
         coordinates.extend(self.clip_quantile.map(within_clip));
@@ -327,6 +330,15 @@ impl NoiseTerms {
         Mechanism::new(parameters, self.clip).map_err(|fault| refuse(fault.to_string()))
     }
 
+    /// What a run with this noise costs and promises.
+    ///
+    /// # Errors
+    /// As [`NoiseTerms::mechanism`].
+    pub fn plan(&self, spec: &Spec) -> Result<Plan, Fault> {
+        let rounds = spec.train.rounds.saturating_add(spare_rounds(spec));
+        Plan::of(&self.mechanism()?, rounds, spec.privacy.delta).map_err(|fault| setting("privacy", &fault.to_string()))
+    }
+
     /// What a unit reports, in order: its mean loss, and the share of its examples that the model got right.
     pub fn reported(&self, loss: f64, right: f64) -> Vec<f64> {
         let value = |report: &Report| match report {
@@ -334,6 +346,25 @@ impl NoiseTerms {
             Report::Accuracy => right,
         };
         self.reports.iter().map(value).collect()
+    }
+
+    /// The rows of each unit of a node, of `rows` in all; `entities` are those of each entity.
+    ///
+    /// # Errors
+    /// [`Decline::NoData`] if nothing tells entities apart, or there are more units than the noise was made for. To leave some out would let
+    /// one unit decide about another.
+    pub fn units(&self, rows: usize, entities: Option<&[Vec<usize>]>) -> Result<Vec<Vec<usize>>, Decline> {
+        let units = match (self.unit, entities) {
+            (PrivacyUnit::Entity, None) => return Err(Decline::NoData { why: "nothing tells the entities of this node apart".into() }),
+            (PrivacyUnit::Entity, Some(entities)) => entities.to_vec(),
+            _ => (0..rows).map(|row| vec![row]).collect(),
+        };
+        let most = self.units_per_node;
+        if units.len() > most as usize {
+            let why = format!("this node holds more than the {most} units that the run allows for a node; raise privacy.units_per_node");
+            return Err(Decline::NoData { why });
+        }
+        Ok(units)
     }
 
     /// Whether a node clips each unit by itself and takes one step a round.
@@ -358,6 +389,27 @@ impl NoiseTerms {
             .u64(self.step)
             .u64(u64::from(self.sigma))
             .option(self.entity_key.as_deref(), Canonical::str)
+    }
+}
+
+/// Whether the unit entity has a column that tells entities apart, and no other unit has one. A name may be that of a file, so it leads
+/// nowhere else.
+///
+/// # Errors
+/// [`Misuse::Setting`].
+pub(crate) fn check_key(unit: PrivacyUnit, key: Option<&str>) -> Result<(), Fault> {
+    let plain =
+        |name: &str| !name.is_empty() && name.len() <= 128 && !name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\' | ':'));
+    match (key, unit == PrivacyUnit::Entity) {
+        (None, true) => {
+            Err(setting("privacy.entity_key", "name the column of each node's data whose values tell entities apart: \"customer\", say"))
+        }
+        (Some(_), false) => Err(setting("privacy.entity_key", "it needs privacy.unit = \"entity\"")),
+        (Some(name), true) if !plain(name) => Err(setting(
+            "privacy.entity_key",
+            &format!("{name:?} is no name of a column: 1 to 128 bytes without slash, colon or control character"),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Cost, EvaluationRecord, Failure, Refused, Released};
 use crate::{
     digest::Digest,
     ids::{NodeId, RunId, SessionId},
-    round::{AbortReason, DropReason, Stage, Terms, Totals},
+    round::{AbortReason, DropReason, NoiseTerms, Stage, Terms, Totals},
     spec::Spec,
     time::Timestamp,
 };
@@ -29,6 +29,10 @@ pub struct Created {
     pub params: Digest,
     /// D: trained floats.
     pub length: u64,
+    /// The noise that its budget comes to. Solved by [`super::Run::create`] and kept: a later version might solve it to another last digit,
+    /// and this is what is charged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<NoiseTerms>,
     /// Labels for people: who submitted it, from where.
     #[serde(default)]
     pub operators: Vec<String>,

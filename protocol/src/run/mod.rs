@@ -67,7 +67,7 @@ type Verdict = Decision<Event, Effect>;
 pub struct Run {
     created: Box<Created>,
     /// What its budget comes to; none without one.
-    plan: Option<Box<(Plan, NoiseTerms)>>,
+    plan: Option<Box<Plan>>,
     /// What its sums were charged, and how many those were.
     spent: Cost,
     sums: u32,
@@ -104,21 +104,22 @@ enum Phase {
 }
 
 impl Run {
-    /// The run that begins so. [`Event::Created`] with the same content is the first event of its stream.
+    /// The run that begins so. [`Event::Created`] with the content of [`Run::created`] is the first event of its stream.
     ///
     /// # Errors
     /// If the model has nothing to train, or its updates cannot be laid on the grid.
-    pub fn create(created: Created) -> Result<Self, Fault> {
+    pub fn create(mut created: Created) -> Result<Self, Fault> {
         if created.length == 0 {
             let why = "no initializer of the model is left to train".to_owned();
             return Err(Misuse::Setting { key: "model.freeze".into(), why }.into());
         }
         let plan = if created.spec.is_private() {
-            let plan = round::plan(&created.spec, created.length)?;
-            let noise = NoiseTerms::of(&created.spec, &plan);
-            noise.mechanism()?;
             round::adaptive(&created.spec)?;
-            Some(Box::new((plan, noise)))
+            let noise = match &created.noise {
+                Some(noise) => noise,
+                None => created.noise.insert(NoiseTerms::of(&created.spec, &round::plan(&created.spec, created.length)?)),
+            };
+            Some(Box::new(noise.plan(&created.spec)?))
         } else {
             EncodingTerms::of(&created.spec).encoding()?;
             None
@@ -167,7 +168,7 @@ impl Run {
 
     /// What its privacy budget comes to; none without one.
     pub fn plan(&self) -> Option<&Plan> {
-        self.plan.as_ref().map(|plan| &plan.0)
+        self.plan.as_deref()
     }
 
     /// What its sums were charged so far, and how many those were.
@@ -260,7 +261,7 @@ impl Run {
 
     fn roster(&self, cx: &mut Cx<'_>, roster: Vec<crate::NodeId>) -> Result<Verdict, Fault> {
         let Phase::Selecting(selecting) = &self.phase else { return Ok(Decision::nothing()) };
-        let noise = self.plan.as_ref().map(|plan| NoiseTerms { clip: self.clip, ..plan.1.clone() });
+        let noise = self.created.noise.as_ref().map(|noise| NoiseTerms { clip: self.clip, ..noise.clone() });
         Ok(match selecting.roster(cx, &self.created, noise.as_ref(), self.params, roster)? {
             Selection::Wait => Decision::nothing(),
             Selection::Open(verdict) => verdict,

@@ -40,6 +40,7 @@ fn created(more: &str) -> Created {
         schema: None,
         params: Digest::of(b"0"),
         length: 4,
+        noise: None,
         operators: vec![],
         at: Timestamp::from_millis(0),
     }

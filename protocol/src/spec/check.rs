@@ -6,7 +6,7 @@ use super::{NoiseMechanism, OptimizerKind, PrivacyUnit, Spec, Weights, parse::se
 use crate::{
     fault::{Fault, Misuse},
     ids::{RingId, RunId},
-    round::{EncodingTerms, SecureTerms},
+    round::{EncodingTerms, SecureTerms, check_key},
 };
 
 /// A release is called after its run, with a date and a mark.
@@ -104,6 +104,7 @@ impl Spec {
                 format!("under a privacy budget it is {least}, by secure_aggregation.dropout: the noise is made for it; leave it out");
             return Err(setting("cohort.minimum", why));
         }
+        check_key(privacy.unit, privacy.entity_key.as_deref())?;
         if privacy.unit == PrivacyUnit::Node {
             return Ok(());
         }
@@ -114,14 +115,6 @@ impl Spec {
                 unit = privacy.unit
             );
             return Err(setting("privacy.expected_units", why));
-        }
-        if privacy.unit == PrivacyUnit::Entity {
-            let why = "the data sets of this version have no column that tells entities apart; write unit = \"example\", where a customer \
-                       with several rows is protected row by row only, or unit = \"node\"";
-            return Err(setting("privacy.unit", why));
-        }
-        if privacy.entity_key.is_some() {
-            return Err(setting("privacy.entity_key", "it needs privacy.unit = \"entity\""));
         }
         // One step a round on all examples (DP-FedSGD): what else is set would be ignored.
         if train.optimizer != OptimizerKind::Sgd || train.momentum != 0.0 || train.weight_decay != 0.0 {

@@ -17,7 +17,7 @@
 //!
 //!     [train]
 //!     rounds = 60
-//!     lr = 0.5
+//!     lr = 5.0                     # with a budget within nodes: about 5 / privacy.clip, as no step is longer than lr * clip
 //!
 //!     [cohort]
 //!     size = 10
@@ -35,6 +35,7 @@
 //!     delta = 1e-4
 //!     clip = 1.0                   # L2 norm of one unit's contribution
 //!     expected_units = 1300        # public: about so many examples does a cohort have together
+//!     # entity_key = "customer"    # under the unit entity: the column of each node's data that tells entities apart
 //!
 //!     [deadlines]
 //!     select = "2m"

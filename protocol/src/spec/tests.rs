@@ -55,6 +55,8 @@ fn a_budget_within_nodes_is_one_step_a_round() {
     let file = |more: &str| format!("[model]\nfile = \"m\"\n{more}");
     let units = "[privacy]\nexpected_units = 100\n";
     Spec::parse(&file(units)).unwrap();
+    let entities = Spec::parse(&file(&format!("{units}unit = \"entity\"\nentity_key = \"customer\"\n"))).unwrap();
+    assert_eq!(entities.privacy.entity_key.as_deref(), Some("customer"));
     for (more, key) in [
         ("[train]\noptimizer = \"adam\"\n", "train.optimizer"),
         ("[train]\nmomentum = 0.9\n", "train.optimizer"),
@@ -66,7 +68,9 @@ fn a_budget_within_nodes_is_one_step_a_round() {
         assert!(refused.starts_with(key), "{refused}");
     }
     for (privacy, key) in [
-        ("unit = \"entity\"\nexpected_units = 10\nentity_key = \"customer\"", "privacy.unit"),
+        ("unit = \"entity\"\nexpected_units = 10", "privacy.entity_key"),
+        ("unit = \"entity\"\nexpected_units = 10\nentity_key = \"\"", "privacy.entity_key"),
+        ("unit = \"entity\"\nexpected_units = 10\nentity_key = \"../secret\"", "privacy.entity_key"),
         ("entity_key = \"customer\"\nexpected_units = 10", "privacy.entity_key"),
         ("epsilon = 0.0\nexpected_units = 10", "privacy.epsilon"),
         ("delta = 1.0\nexpected_units = 10", "privacy.delta"),

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use sapwood_data::{Partition, Schema, Source, load_columns, partition};
 use sapwood_models::Dataset;
 use sapwood_protocol::spec::Spec;
-use sapwood_simulator::{Options, preprocess, simulate as run};
+use sapwood_simulator::{NodeData, Options, preprocess, simulate as run};
 use serde_json::json;
 
 use super::{SimulateArgs, remote::rounds_table};
@@ -28,14 +28,19 @@ pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failur
     // What the file names lies beside the file.
     let named = |name: &str| source(name).map(|source| source.relative_to(folder));
     let from = if args.data.is_some() { source(&name)? } else { named(&name)? };
-    let (data, columns) = load_columns(&from, schema.as_ref()).or_usage()?;
     let how: Partition = args.partition.parse().or_usage()?;
+    let key = spec.privacy.entity_key.clone();
+    let (data, columns) = load_columns(&from, schema.as_ref(), &key.as_deref().into_iter().collect::<Vec<_>>()).or_usage()?;
     let parts = partition(&data, &columns, args.nodes, &how, spec.seed).or_usage()?;
     let prepare = |data: Dataset| match &prefix {
         Some(graph) => preprocess(graph, data).or_usage(),
         None => Ok(data),
     };
-    let nodes = parts.iter().map(|rows| prepare(data.subset(rows))).collect::<Result<Vec<_>, _>>()?;
+    let of = |rows: &Vec<usize>| {
+        let entities = key.as_deref().and_then(|key| columns.subset(rows).groups(key));
+        Ok::<_, Failure>(NodeData { data: prepare(data.subset(rows))?, entities })
+    };
+    let nodes = parts.iter().map(of).collect::<Result<Vec<_>, _>>()?;
     let evaluation = spec.evaluate.data.as_deref().map(|name| prepare(sapwood_data::load(&named(name)?, schema.as_ref()).or_usage()?));
     let evaluation = evaluation.transpose()?;
     // A cohort that is larger than the fleet would never come together.

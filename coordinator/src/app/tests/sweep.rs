@@ -188,7 +188,7 @@ async fn a_secure_run(fate: Hook) -> Played {
 /// Under a budget: reserved, charged, settled. The noise is another each time, so only the end is compared; and the ledger is never
 /// below what the run's sums cost.
 async fn a_private_run(fate: Hook) -> Played {
-    let budget = BudgetTerms { epsilon: 8.0, delta: 1e-5 };
+    let budget = BudgetTerms::new(8.0, 1e-5);
     let spec = masked().replace("unit = \"none\"\n    clip = 5.0", "unit = \"example\"\n    expected_units = 4\n    epsilon = 4.0");
     let budgets = Budgets::from([(PrivacyUnit::Example, budget)]);
     let world = World { spec, budgets, ..World::new() };
@@ -213,7 +213,7 @@ async fn a_private_run(fate: Hook) -> Played {
 
 /// The ledger of a restored store, asked for by its operator.
 async fn a_restored_ledger(fate: Hook) -> Played {
-    let budgets = Budgets::from([(PrivacyUnit::Node, BudgetTerms { epsilon: 8.0, delta: 1e-5 })]);
+    let budgets = Budgets::from([(PrivacyUnit::Node, BudgetTerms::new(8.0, 1e-5))]);
     let world = World { budgets, restored: true, ..World::new() };
     world.lives(Some(fate), Vec::new(), async |state: &State| Ending::at(state)).await
 }

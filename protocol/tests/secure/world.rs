@@ -1,8 +1,4 @@
-//! Whole runs over the secure sum: the machine, the session and real clients, delivered in random order, with nodes that leave in every
-//! stage and coordinators that restart.
-//!
-//! What must hold: a committed round is the exact mean of its survivors' updates, or nothing was opened; the ledger is charged before
-//! anybody is asked to unmask, once a session; at least the minimum is in every sum.
+//! A coordinator, its ledger, nodes and their books in one process: messages arrive in random order, damaged or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +7,18 @@ use rand_chacha::ChaCha20Rng;
 use ring::rand::SystemRandom;
 use sapwood_privacy::{
     Accumulator,
-    dp::NoiseSeed,
+    accountant::Observer,
+    dp::{NoiseSeed, Unit},
+    ledger::{Budget, NodeLedger, Offer, Policy as Rules, Protection, Rho},
     secagg::{Client, Policy, Rate, Reply, client},
 };
 use sapwood_protocol::{
-    Cx, Digest, Machine as _, NodeId, Secrets, SessionId, Timestamp,
+    Cx, Digest, Fault, Machine, NodeId, Secrets, SessionId, Timestamp,
+    ledger::{self, BudgetTerms, Ledger},
     membership::{Identity, Membership, Vouching, participant},
-    round::{Codec, Decline, SecureSession, Stage, Terms},
+    round::{Codec, SecureSession, Stage, Terms},
     run::{Created, Effect, Event, Input, Run, RunState},
-    spec::Spec,
+    spec::{PrivacyUnit, Spec},
 };
 
 const DIMENSION: usize = 5;
@@ -31,32 +30,42 @@ impl Secrets for Draw {
     }
 }
 
-struct Node {
-    name: NodeId,
+pub(crate) struct Node {
+    pub(crate) name: NodeId,
     identity: Identity,
     membership: Vec<u8>,
-    client: Option<Client>,
+    pub(crate) client: Option<Client>,
     keys: Vec<u8>,
     /// In which stage it has something to do next.
     does: Option<Stage>,
     /// It does nothing any more in this session, from this stage on.
     leaves: Option<Stage>,
+    /// What it has charged itself: before its input leaves, at worst case. A store of its own, which survives everybody.
+    pub(crate) books: NodeLedger<SessionId>,
+    truth: Rho,
 }
 
-struct World {
-    run: Run,
-    nodes: Vec<Node>,
+pub(crate) struct World {
+    pub(crate) run: Run,
+    pub(crate) nodes: Vec<Node>,
     authority: Identity,
-    session: Option<SecureSession>,
+    pub(crate) session: Option<SecureSession>,
     sum: Option<Accumulator>,
-    now: Timestamp,
+    pub(crate) now: Timestamp,
     secrets: Draw,
     random: ChaCha20Rng,
     params: BTreeMap<Digest, Vec<f32>>,
-    charged: BTreeSet<SessionId>,
-    aborted: u32,
-    /// Chance that a node leaves in a session.
-    leave: f64,
+    /// The coordinator's privacy ledger, and what the sums that were opened have truly cost.
+    pub(crate) ledger: Ledger,
+    pub(crate) truth: Rho,
+    pub(crate) charged: BTreeSet<SessionId>,
+    pub(crate) aborted: u32,
+    /// Chances that a node leaves in a session, that what it says arrives damaged, and that the coordinator dies around a charge.
+    pub(crate) leave: f64,
+    pub(crate) damage: f64,
+    pub(crate) die: f64,
+    /// What was decided is durable, and nothing of it is done.
+    dead: bool,
 }
 
 fn digest(params: &[f32]) -> Digest {
@@ -67,8 +76,22 @@ fn update(node: usize, round: u32) -> Vec<f32> {
     (0..DIMENSION).map(|i| (node as f32 + 1.0) * 0.01 + round as f32 * 0.001 * i as f32).collect()
 }
 
+/// A node's policy that allows what is asked here.
+fn rules() -> Rules {
+    Rules {
+        models: None,
+        budgets: BTreeMap::from([(Unit::Example, Budget::new(1e4, 1e-5).unwrap())]),
+        most_clip: 100.0,
+        least_cohort: 3,
+        corruption: 0.0,
+        allow_central: false,
+        allow_no_noise: false,
+        allow_clear: false,
+    }
+}
+
 impl World {
-    fn new(text: &str, count: usize, seed: u64, leave: f64) -> Self {
+    pub(crate) fn new(text: &str, count: usize, seed: u64, leave: f64) -> Self {
         let system = SystemRandom::new();
         let authority = Identity::from_pkcs8(&Identity::generate(&system).unwrap()).unwrap();
         let nodes = (0..count)
@@ -84,7 +107,17 @@ impl World {
                     expires: Timestamp::from_millis(u64::MAX),
                 };
                 let membership = serde_json::to_vec(&membership.sign(&authority)).unwrap();
-                Node { name, identity, membership, client: None, keys: Vec::new(), does: None, leaves: None }
+                Node {
+                    name,
+                    identity,
+                    membership,
+                    client: None,
+                    keys: Vec::new(),
+                    does: None,
+                    leaves: None,
+                    books: NodeLedger::default(),
+                    truth: Rho::ZERO,
+                }
             })
             .collect();
         let initial = vec![0.0; DIMENSION];
@@ -96,6 +129,7 @@ impl World {
             schema: None,
             params: digest(&initial),
             length: DIMENSION as u64,
+            noise: None,
             operators: vec![],
             at: Timestamp::from_millis(0),
         };
@@ -110,19 +144,29 @@ impl World {
             secrets,
             random,
             params: BTreeMap::from([(digest(&initial), initial)]),
+            ledger: Ledger::new(PrivacyUnit::Example, BudgetTerms::new(1e4, 1e-5)).unwrap(),
+            truth: Rho::ZERO,
             charged: BTreeSet::new(),
             aborted: 0,
             leave,
+            damage: 0.0,
+            die: 0.0,
+            dead: false,
         };
+        if let Some(plan) = world.run.plan() {
+            // Whatever dies, there is enough: what is looked at is what is counted.
+            let total = Rho::cost(plan.rho_round * 100.0).unwrap().trillionths();
+            world.enter(ledger::Input::Reserve { run: "r".parse().unwrap(), total, key: None });
+        }
         world.tell(Input::Start);
         world
     }
 
-    fn tell(&mut self, input: Input) {
+    pub(crate) fn tell(&mut self, input: Input) {
         self.try_tell(input).unwrap_or_else(|fault| panic!("{fault}"));
     }
 
-    fn try_tell(&mut self, input: Input) -> Result<(), sapwood_protocol::Fault> {
+    fn try_tell(&mut self, input: Input) -> Result<(), Fault> {
         let decision = self.run.decide(&mut Cx { now: self.now, secrets: &mut self.secrets }, input)?;
         self.commit(decision.events, decision.effects);
         Ok(())
@@ -146,7 +190,16 @@ impl World {
         }
     }
 
+    /// The ledger decides; what it decided is durable.
+    fn enter(&mut self, input: ledger::Input) {
+        let decision = self.ledger.decide(&mut Cx { now: self.now, secrets: &mut self.secrets }, input).unwrap();
+        self.ledger = decision.events.iter().fold(self.ledger.clone(), Machine::apply);
+    }
+
     fn effect(&mut self, effect: Effect) {
+        if self.dead {
+            return;
+        }
         match effect {
             Effect::AskRoster => {
                 let roster = self.nodes.iter().map(|node| node.name.clone()).collect();
@@ -174,8 +227,15 @@ impl World {
             }
             Effect::Charge { session, cost, members } => {
                 assert!(cost.coordinator >= cost.outsider && cost.outsider > 0);
+                self.dead = self.random.random_bool(self.die);
+                if self.dead && self.random.random() {
+                    return;
+                }
                 assert!(self.charged.insert(session), "a session is charged once");
-                self.tell(Input::Charged { session, members });
+                self.enter(ledger::Input::Charge { run: "r".parse().unwrap(), session, rho: cost.coordinator });
+                if !self.dead {
+                    self.tell(Input::Charged { session, members });
+                }
             }
             Effect::Add { .. } => unreachable!("the test adds by itself, with the bytes at hand"),
             Effect::Aggregate { terms, server_lr, survivors } => {
@@ -184,6 +244,7 @@ impl World {
                 let sum = match opened {
                     Ok((sum, complaints)) => {
                         assert!(complaints.is_empty(), "everybody is honest here");
+                        self.opened(&terms, &survivors);
                         sum
                     }
                     Err(why) => return self.tell(Input::AggregateFailed { session: terms.session, why }),
@@ -210,6 +271,20 @@ impl World {
         }
     }
 
+    /// The sum is known: what that truly costs is in the ledger, and in those of all whose input is in it.
+    fn opened(&mut self, terms: &Terms, survivors: &[NodeId]) {
+        let Codec::Noised(mechanism) = terms.codec().unwrap() else { return };
+        let cost = mechanism.parameters().rho(Observer::Coordinator, survivors.len() as u32).unwrap();
+        // Up to what the ledger rounds up.
+        let cost = Rho::allowance(cost).unwrap();
+        self.truth = self.truth.plus(cost);
+        assert!(self.ledger.rules().spent() >= self.truth, "{} is spent, {} was opened", self.ledger.rules().spent(), self.truth);
+        for node in self.nodes.iter_mut().filter(|node| survivors.contains(&node.name)) {
+            node.truth = node.truth.plus(cost);
+            assert!(node.books.spent(Unit::Example) >= node.truth, "{}", node.name);
+        }
+    }
+
     fn vouching(&self) -> Vouching {
         Vouching { authority: self.authority.key(), population: "p".parse().unwrap(), now: self.now }
     }
@@ -231,7 +306,7 @@ impl World {
     }
 
     /// A node that has something to do does it. False if none has.
-    fn act(&mut self) -> bool {
+    pub(crate) fn act(&mut self) -> bool {
         let Some(terms) = self.run.terms().cloned() else { return false };
         let (Some(stage), Some(session)) = (self.run.stage(), self.session.as_ref()) else { return false };
         let ready = |node: &Node| {
@@ -244,6 +319,9 @@ impl World {
         let name = self.nodes[i].name.clone();
         let bytes = if stage == Stage::Keys { self.nodes[i].keys.clone() } else { self.answer(i, &terms, stage).expect("it was asked") };
         self.nodes[i].does = stage.next();
+        if self.random.random_bool(self.damage) {
+            return self.damaged(i, &terms, stage, bytes);
+        }
         if stage == Stage::Inputs {
             let (digest, length) = (Digest::of(&bytes), bytes.len());
             // As the shell does: the bytes are held until the decision, then added.
@@ -269,6 +347,35 @@ impl World {
         true
     }
 
+    /// A message that does not arrive as it was sent is refused in its sender's name, or it is the same message to the coordinator; then
+    /// the sender has left.
+    fn damaged(&mut self, i: usize, terms: &Terms, stage: Stage, mut bytes: Vec<u8>) -> bool {
+        let at = self.random.random_range(0..bytes.len());
+        match self.random.random_range(0..3) {
+            0 => bytes[at] ^= 1 << self.random.random_range(0..8),
+            1 => bytes.truncate(at),
+            _ => bytes.insert(at, self.random.random()),
+        }
+        let (name, secure) = (self.nodes[i].name.clone(), self.session.as_mut().unwrap());
+        let before = (secure.stage(), secure.is_complete());
+        // The masked input itself is only held to its length: what is in it nobody can tell.
+        let refused = match stage {
+            Stage::Inputs if bytes.len() == terms.update_bytes().unwrap() => return true,
+            Stage::Inputs => secure.add(&name, &[&bytes]).err(),
+            _ => secure.receive(&name, &bytes).err(),
+        };
+        if let Some(fault) = &refused {
+            assert!(fault.to_string().contains(name.as_str()) || matches!(fault, Fault::Expired(_)), "{fault}");
+        }
+        assert_eq!(secure.stage(), before.0, "only the machine closes a stage");
+        self.nodes[i].leaves = Some(stage);
+        // What was bent and still makes sense, such as a share of no use, counts as heard.
+        if secure.is_complete() && !before.1 {
+            self.tell(Input::StageComplete { session: terms.session, stage });
+        }
+        true
+    }
+
     /// What node `i` says to the coordinator's message of this stage, once.
     fn answer(&mut self, i: usize, terms: &Terms, stage: Stage) -> Option<Vec<u8>> {
         let vouching = self.vouching();
@@ -283,6 +390,17 @@ impl World {
         Some(match reply {
             Reply::Send(bytes) => bytes,
             Reply::WantsVector => {
+                if let Codec::Noised(mechanism) = terms.codec().unwrap() {
+                    let offer = Offer {
+                        model: "m",
+                        minimum: terms.minimum,
+                        cohort: terms.cohort.len() as u32,
+                        masked: true,
+                        protection: Protection::Noise(&mechanism),
+                    };
+                    let charge = node.books.decide(&rules(), terms.session, &offer).unwrap().expect("a session is charged once");
+                    node.books.apply(&charge);
+                }
                 let lanes = match terms.codec().unwrap() {
                     Codec::Exact(encoding) => {
                         let contribution = sapwood_privacy::Contribution { examples: 3, correct: Some(1), loss: 0.5 };
@@ -306,18 +424,21 @@ impl World {
     }
 
     fn restart(&mut self) {
+        self.dead = false;
         self.session = None;
         let decision = self.run.recover(&mut Cx { now: self.now, secrets: &mut self.secrets });
         self.commit(decision.events, decision.effects);
     }
 
     /// Until it is over. `restarts`: how often the coordinator dies at a random moment.
-    fn finish(&mut self, mut restarts: u32) -> RunState {
+    pub(crate) fn finish(&mut self, mut restarts: u32) -> RunState {
         for _ in 0..20_000 {
             if self.run.is_over() || matches!(self.run.state(), RunState::Releasing) {
                 break;
             }
-            if restarts > 0 && self.random.random_bool(0.02) {
+            if self.dead {
+                self.restart();
+            } else if restarts > 0 && self.random.random_bool(0.02) {
                 restarts -= 1;
                 self.restart();
             } else if !self.act() {
@@ -328,99 +449,4 @@ impl World {
         }
         self.run.state()
     }
-}
-
-const MASKED: &str = "[model]\nfile = \"m\"\n[train]\nrounds = 3\n[strategy]\nweights = \"uniform\"\n[cohort]\nsize = 6\n\
-    [secure_aggregation]\ndropout = 0.2\n[privacy]\nunit = \"none\"\n[deadlines]\nattempts = 50\n[release]\nauto = false\n";
-
-/// R: the sum of those who stay is exact, whoever leaves whenever, and whenever the coordinator dies.
-#[test]
-fn runs_end_with_exact_means_or_not_at_all() {
-    let mut aborted = 0;
-    for seed in 0..150 {
-        let mut world = World::new(MASKED, 8, seed, if seed % 3 == 0 { 0.0 } else { 0.15 });
-        assert_eq!(world.finish(if seed % 2 == 0 { 2 } else { 0 }), RunState::Trained, "seed {seed}: {:?}", world.run.detail());
-        assert_eq!(world.run.rounds().len(), 3);
-        aborted += world.aborted;
-        let again = Run::replay(&[Event::Created(Box::new(world.run.created().clone()))]).unwrap();
-        assert_eq!(again.created(), world.run.created());
-    }
-    assert!(aborted > 50, "too much leaving aborts, and so do restarts: {aborted}");
-}
-
-/// Where everybody always leaves, nothing is ever opened, and the run fails by name.
-#[test]
-fn too_many_who_leave_end_the_run_and_open_nothing() {
-    let text = MASKED.replace("attempts = 50", "attempts = 3");
-    let mut world = World::new(&text, 6, 9, 1.0);
-    assert_eq!(world.finish(0), RunState::Failed);
-    assert!(world.run.rounds().is_empty());
-    assert!(world.run.detail().unwrap().contains("the sum was given up"), "{:?}", world.run.detail());
-}
-
-/// Under a budget each sum is charged before it is opened; what was charged is what the run says it cost.
-#[test]
-fn each_opened_sum_is_charged_before() {
-    let text = MASKED.replace("unit = \"none\"", "unit = \"example\"\nexpected_units = 6\nclip = 0.1");
-    for seed in 0..20 {
-        let mut world = World::new(&text, 6, seed, 0.1);
-        assert_eq!(world.finish(1), RunState::Trained, "seed {seed}: {:?}", world.run.detail());
-        assert!(world.charged.len() >= 3, "{:?}", world.charged);
-        let (plan, statement) = (world.run.plan().unwrap(), world.run.statement().unwrap());
-        assert!(world.charged.len() > 3 || statement.epsilon_coordinator.unwrap() <= plan.epsilon_coordinator, "{statement}");
-        assert!(statement.epsilon_outsider < statement.epsilon_coordinator.unwrap());
-        let round = &world.run.rounds()[0];
-        assert!(round.totals.examples.is_none() && round.totals.loss.is_some(), "{:?}", round.totals);
-    }
-}
-
-/// A budget that refuses ends the run before the sum is opened.
-#[test]
-fn a_refused_charge_ends_the_run() {
-    let text = MASKED.replace("unit = \"none\"", "unit = \"example\"\nexpected_units = 6");
-    let mut world = World::new(&text, 6, 3, 0.0);
-    while world.run.stage() != Some(Stage::Consistency) {
-        assert!(world.act());
-    }
-    let session = world.run.terms().unwrap().session;
-    world.tell(Input::ChargeRefused { session, why: "spent".into() });
-    assert_eq!(world.run.state(), RunState::Failed);
-    assert!(world.session.is_none(), "the sum is wiped");
-    assert!(world.run.detail().unwrap().contains("privacy ledger"));
-}
-
-/// A node that declines in the secure sum is not waited for.
-#[test]
-fn who_declines_is_not_waited_for() {
-    let mut world = World::new(MASKED, 6, 4, 0.0);
-    let (name, session) = (world.nodes[2].name.clone(), world.run.terms().unwrap().session);
-    world.nodes[2].client = None;
-    world.tell(Input::Declined { node: name.clone(), session, reason: Decline::NoData { why: "none".into() } });
-    let before = world.now;
-    while world.run.rounds().is_empty() {
-        assert!(world.act(), "nobody waits for a deadline");
-    }
-    assert_eq!(world.now, before);
-    assert!(world.run.rounds()[0].dropped.iter().any(|(node, _)| *node == name));
-}
-
-/// The clip norm follows the norms that the units have, by a noised estimate: norms of 0.02 to 0.14 under a clip norm of 2 draw it down.
-#[test]
-fn the_clip_norm_follows_the_norms() {
-    let text = MASKED
-        .replace("rounds = 3", "rounds = 8")
-        .replace("unit = \"none\"", "unit = \"example\"\nexpected_units = 6\nclip = 2.0\nclip_quantile = 0.5\nepsilon = 1000.0");
-    let mut world = World::new(&text, 6, 2, 0.0);
-    let mut clips = vec![world.run.terms().unwrap().noise.as_ref().unwrap().clip];
-    while world.run.rounds().len() < 8 {
-        assert!(world.act());
-        if let Some(terms) = world.run.terms() {
-            let clip = terms.noise.as_ref().unwrap().clip;
-            if clips.last() != Some(&clip) {
-                clips.push(clip);
-            }
-        }
-    }
-    assert_eq!(clips[0], 2.0);
-    assert!(clips.len() == 8 && clips.windows(2).all(|pair| pair[1] < pair[0]), "{clips:?}");
 }
