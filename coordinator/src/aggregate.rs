@@ -92,7 +92,7 @@ impl Opened {
     pub fn unmask(terms: Box<Terms>, mut session: SecureSession, threads: usize) -> Result<Self, AggregateError> {
         let (accumulator, complaints) = session.open(threads).map_err(AggregateError::Unusable)?;
         for Complaint { by, of } in complaints {
-            tracing::warn!(%by, %of, "a node could not decrypt another one's share; the sum was opened without it");
+            tracing::warn!(%by, %of, "a share that the one holds of the other's secret is of no use, by the fault of one of them; the sum was opened without it");
         }
         Ok(Self { terms, accumulator })
     }

@@ -24,7 +24,7 @@
 //!     [budgets.example]              # what all runs together may cost each example
 //!     epsilon = 8.0
 //!     delta = 1e-5
-//!     # key = "customer"             # of [budgets.entity] only: the column that tells entities apart
+//!     ## key = "customer"             # of [budgets.entity] only: the column that tells entities apart
 //!
 //!     [release]
 //!     class = "x86_64"               # left out: like this machine

@@ -16,6 +16,7 @@ use sapwood_protocol::{
 use tokio::sync::watch;
 
 use crate::{
+    app::CoordinatorError,
     drive::{Actor, Address, Context, ledger::LedgerHands},
     store::{StoreError, StreamName},
 };
@@ -86,8 +87,8 @@ impl Ledgers {
     /// reserved counts as spent.
     ///
     /// # Errors
-    /// If the store cannot be read or written.
-    pub(crate) async fn start(&self, cx: &Context, budgets: &Budgets, restored: bool) -> Result<Result<(), StoreError>, Killed> {
+    /// If the store cannot be read or written, or a budget is not to be had.
+    pub(crate) async fn start(&self, cx: &Context, budgets: &Budgets, restored: bool) -> Result<Result<(), CoordinatorError>, Killed> {
         for unit in [PrivacyUnit::Example, PrivacyUnit::Entity, PrivacyUnit::Node] {
             let (name, budget) = (StreamName::new("ledger", unit.word()), budgets.get(&unit).cloned());
             let driven = match (cx.store.stream(&name).await, &budget) {
@@ -98,7 +99,7 @@ impl Ledgers {
             };
             let (mut handle, actor) = match driven {
                 Ok(driven) => driven,
-                Err(error) => return Ok(Err(error)),
+                Err(error) => return Ok(Err(error.into())),
             };
             cx.life.spawn(async move { actor.run(true).await.map(drop) });
             handle.granted = budget.is_some();
@@ -110,7 +111,7 @@ impl Ledgers {
                     return tokio::select! {
                         biased;
                         killed = cx.life.killed() => Err(killed),
-                        () = tokio::time::sleep(PAUSE) => Ok(Err(StoreError::Corrupt { what: format!("ledger/{unit}"), why: fault.to_string() })),
+                        () = tokio::time::sleep(PAUSE) => Ok(Err(CoordinatorError::File { what: "coordinator.toml".into(), why: fault.to_string() })),
                     };
                 }
             }

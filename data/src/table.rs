@@ -13,6 +13,8 @@ struct Layout {
     features: Vec<usize>,
     target: Vec<usize>,
     group: Vec<usize>,
+    /// Those of `group` in which no cell may be empty.
+    asked: Vec<usize>,
 }
 
 pub(crate) fn read(path: &Path, schema: Option<&Schema>, asked: &[&str], limits: Limits) -> Result<(Dataset, Columns), DataError> {
@@ -70,19 +72,23 @@ impl Layout {
         let find = |wanted: &str| {
             let mut at = names.iter().enumerate().filter(|(_, name)| *name == wanted).map(|(at, _)| at);
             match (at.next(), at.next()) {
-                (Some(at), None) => Ok(at),
-                (None, _) => Err(DataError::NoColumn {
-                    file: path.display().to_string(),
-                    column: wanted.to_owned(),
-                    known: names.iter().collect::<Vec<_>>().join(", "),
-                }),
+                (Some(at), None) => Ok(Some(at)),
+                (None, _) => Ok(None),
                 (Some(_), Some(_)) => Err(malformed(format!("it has two columns `{wanted}`"))),
             }
         };
-        let all = |wanted: &[String]| wanted.iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>();
+        let known = || names.iter().collect::<Vec<_>>().join(", ");
+        let named = |wanted: &str| {
+            let why = || malformed(format!("it has no column `{wanted}`, which the schema names; its columns are {}", known()));
+            find(wanted)?.ok_or_else(why)
+        };
+        let all = |wanted: &[String]| wanted.iter().map(|name| named(name)).collect::<Result<Vec<_>, _>>();
         let (target, mut group) = (all(&csv.target)?, all(&csv.group)?);
+        let mut filled = Vec::new();
         for name in asked {
-            let at = find(name)?;
+            let missing = || DataError::NoColumn { file: path.display().to_string(), column: (*name).to_owned(), known: known() };
+            let at = find(name)?.ok_or_else(missing)?;
+            filled.push(at);
             if target.contains(&at) || csv.features.iter().any(|feature| feature == name) {
                 return Err(malformed(format!(
                     "column `{name}` tells rows apart, so it can be no feature or target, as the schema has it"
@@ -105,7 +111,7 @@ impl Layout {
                 schema.width()
             )));
         }
-        Ok(Self { names, features, target, group })
+        Ok(Self { names, features, target, group, asked: filled })
     }
 
     fn read(&self, path: &Path, record: &StringRecord, kind: TargetKind, rows: &mut Rows) -> Result<(), DataError> {
@@ -128,7 +134,7 @@ impl Layout {
         }
         rows.groups.resize_with(self.group.len(), Vec::new);
         for (values, &at) in rows.groups.iter_mut().zip(&self.group) {
-            if record[at].is_empty() {
+            if record[at].is_empty() && self.asked.contains(&at) {
                 return Err(refuse(at, "it is empty; fill it in or leave the row out".to_owned()));
             }
             values.push(record[at].to_owned());

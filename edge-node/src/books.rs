@@ -25,7 +25,14 @@ use crate::{
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 enum Entry {
     /// An input of this session may leave, at this cost.
-    Charged { session: SessionId, unit: PrivacyUnit, rho: u64 },
+    Charged {
+        session: SessionId,
+        unit: PrivacyUnit,
+        rho: u64,
+        /// Under the unit entity: the column that told entities apart.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+    },
     /// It may leave without noise.
     Unprotected { session: SessionId },
 }
@@ -37,15 +44,23 @@ pub(crate) struct Books {
     rules: Arc<Rules>,
     policy: Arc<Policy>,
     ledger: Arc<Mutex<NodeLedger<SessionId>>>,
+    /// A column by which entities were told apart that have spent of the budget, if there is one but the policy's.
+    another_key: Option<Arc<str>>,
 }
 
 impl Books {
     /// # Errors
     /// If the stored ledger cannot be read: then nothing may leave.
     pub(crate) async fn open(store: Store, rules: &Rules) -> Result<Self, StoreError> {
-        let mut ledger = NodeLedger::default();
+        let (mut ledger, mut another_key) = (NodeLedger::default(), None);
+        let kept = rules.budgets.get(&PrivacyUnit::Entity).and_then(|budget| budget.key.as_ref());
         for entry in store.privacy_ledger::<Entry>().await? {
             ledger.apply(&entry.event());
+            if let Entry::Charged { key: Some(key), .. } = &entry
+                && Some(key) != kept
+            {
+                another_key = Some(key.as_str().into());
+            }
         }
         let budget =
             |(word, terms): (&PrivacyUnit, &sapwood_protocol::ledger::BudgetTerms)| Some((unit(*word)?, terms.budget(*word).ok()?));
@@ -59,7 +74,7 @@ impl Books {
             allow_no_noise: rules.allow_no_noise,
             allow_clear: rules.allow_clear,
         };
-        Ok(Self { store, rules: Arc::new(rules.clone()), policy: Arc::new(policy), ledger: Arc::new(Mutex::new(ledger)) })
+        Ok(Self { store, rules: Arc::new(rules.clone()), policy: Arc::new(policy), ledger: Arc::new(Mutex::new(ledger)), another_key })
     }
 
     /// What a secure sum must be like.
@@ -94,7 +109,7 @@ impl Books {
     pub(crate) async fn charge(&self, terms: &Terms) -> Result<(), Decline> {
         let mut ledger = self.ledger.lock().await;
         let Some(event) = fresh(self.decide(&ledger, terms)?, terms)? else { return Ok(()) };
-        if let Some(entry) = Entry::of(&event) {
+        if let Some(entry) = Entry::of(&event, terms) {
             self.store.charge(&entry).await.map_err(|error| Decline::Resources { why: format!("the privacy ledger: {error}") })?;
         }
         ledger.apply(&event);
@@ -112,6 +127,11 @@ impl Books {
             && let Some(budget) = self.rules.budgets.get(&noise.unit)
         {
             budget.covers(noise.entity_key.as_deref()).map_err(refuse)?;
+            if let Some(other) = self.another_key.as_ref().filter(|_| noise.unit == PrivacyUnit::Entity) {
+                return Err(refuse(format!(
+                    "this node's books have charges for entities that the column `{other}` tells apart; costs of others would not add up"
+                )));
+            }
         }
         let model = terms.model.to_string();
         let masked = terms.secure.is_some();
@@ -136,16 +156,19 @@ fn fresh(event: Option<NodeEvent<SessionId>>, terms: &Terms) -> Result<Option<No
 }
 
 impl Entry {
-    fn of(event: &NodeEvent<SessionId>) -> Option<Self> {
+    fn of(event: &NodeEvent<SessionId>, terms: &Terms) -> Option<Self> {
         let word = |unit| match unit {
             Unit::Node => PrivacyUnit::Node,
             Unit::Entity => PrivacyUnit::Entity,
             Unit::Example => PrivacyUnit::Example,
         };
         match event {
-            NodeEvent::Charged { session, unit, rho } => {
-                Some(Self::Charged { session: *session, unit: word(*unit), rho: rho.trillionths() })
-            }
+            NodeEvent::Charged { session, unit, rho } => Some(Self::Charged {
+                session: *session,
+                unit: word(*unit),
+                rho: rho.trillionths(),
+                key: terms.noise.as_ref().and_then(|noise| noise.entity_key.clone()),
+            }),
             NodeEvent::Unprotected { session } => Some(Self::Unprotected { session: *session }),
             NodeEvent::Restored { .. } => None,
         }
@@ -153,7 +176,7 @@ impl Entry {
 
     fn event(&self) -> NodeEvent<SessionId> {
         match self {
-            Self::Charged { session, unit: word, rho } => {
+            Self::Charged { session, unit: word, rho, .. } => {
                 // An entry of no unit was never written; should one be read, it counts against the strictest.
                 let unit = unit(*word).unwrap_or(Unit::Node);
                 NodeEvent::Charged { session: *session, unit, rho: Rho::from_trillionths(*rho) }

@@ -25,7 +25,7 @@
 //!     [policy.budgets.example]    # what all runs together may cost each example of this node
 //!     epsilon = 8.0
 //!     delta = 1e-5
-//!     # key = "customer"          # of [policy.budgets.entity] only: the column that tells entities apart
+//!     ## key = "customer"          # of [policy.budgets.entity] only: the column that tells entities apart
 //!
 //!     [serve]
 //!     listen = "127.0.0.1:8080"

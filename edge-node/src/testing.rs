@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -157,7 +158,7 @@ impl World {
             if let Some(found) = self.script(&mut wanted) {
                 return found;
             }
-            news.changed().await.unwrap();
+            tokio::time::timeout(Duration::from_secs(60), news.changed()).await.expect("what is waited for never came").unwrap();
         }
     }
     pub(crate) fn put(&self, bytes: impl Into<Bytes>) -> Digest {

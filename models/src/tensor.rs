@@ -154,6 +154,18 @@ impl Tensor {
         }
     }
 
+    /// Adds the rows of `more` behind those of this one. False, and nothing has happened, if they have another shape or are no f32.
+    #[must_use]
+    pub fn append(&mut self, more: &Self) -> bool {
+        if self.shape.is_empty() || self.shape.get(1..) != more.shape.get(1..) {
+            return false;
+        }
+        let (TensorData::F32(values), TensorData::F32(new)) = (&mut self.data, &more.data) else { return false };
+        values.extend_from_slice(new);
+        self.shape[0] += more.shape[0];
+        true
+    }
+
     /// The named rows, in that order; rows may repeat.
     ///
     /// # Panics

@@ -8,6 +8,7 @@ use crate::{
     fault::{Fault, Misuse},
     ids::{RunId, SessionId},
     machine::{Cx, Decision, Machine},
+    round::check_key,
     spec::PrivacyUnit,
     time::Timestamp,
 };
@@ -76,12 +77,13 @@ impl BudgetTerms {
     /// # Errors
     /// [`Misuse::Setting`], also if there is a column and `unit` needs none, or the other way round.
     pub fn budget(&self, unit: PrivacyUnit) -> Result<Budget, Fault> {
+        check_key(&format!("budgets.{unit}.key"), unit, self.key.as_deref())?;
+        self.amount(unit)
+    }
+
+    fn amount(&self, unit: PrivacyUnit) -> Result<Budget, Fault> {
         let refuse = |why: String| Fault::from(Misuse::Setting { key: format!("budgets.{unit}"), why });
-        match (&self.key, unit == PrivacyUnit::Entity) {
-            (None, true) => return Err(refuse("say which column tells entities apart: key = \"customer\", say".into())),
-            (Some(_), false) => return Err(refuse("key is for the unit entity only; leave it out".into())),
-            _ => Budget::new(self.epsilon, self.delta).map_err(|fault| refuse(fault.to_string())),
-        }
+        Budget::new(self.epsilon, self.delta).map_err(|fault| refuse(fault.to_string()))
     }
 
     /// Whether entities that `asked` tells apart may be counted here.
@@ -211,7 +213,9 @@ impl Ledger {
         let Some(Event::Budgeted { unit, budget, .. }) = events.next() else {
             return Err(Misuse::State { what: "a ledger's events".into(), why: "the first one is not `budgeted`".into() }.into());
         };
-        Ok(events.fold(Self::new(*unit, budget.clone())?, Machine::apply))
+        // Found by review: what an older version wrote without a key must be read, so that a key can be given to it.
+        let begun = Self { unit: *unit, budget: budget.clone(), rules: CoordinatorLedger::new(budget.amount(*unit)?) };
+        Ok(events.fold(begun, Machine::apply))
     }
 
     /// An untouched one; [`Event::Budgeted`] with the same content is the first event of its stream.
@@ -263,6 +267,13 @@ impl Machine for Ledger {
             Input::Tick => return Ok(Decision::nothing()),
             Input::Rebudget { budget } => {
                 budget.budget(self.unit)?;
+                if budget.key != self.budget.key && self.rules.held() > Rho::ZERO {
+                    let kept = self.budget.key.as_deref().unwrap_or("another column");
+                    let why = format!(
+                        "the budget was spent on entities that `{kept}` tells apart, and costs of others would not add up; keep it"
+                    );
+                    return Err(Misuse::Setting { key: format!("budgets.{}.key", self.unit), why }.into());
+                }
                 let changed = budget != self.budget;
                 let event = Event::Budgeted { unit: self.unit, budget, at: cx.now };
                 return Ok(if changed { Decision::nothing().event(event) } else { Decision::nothing() });
@@ -298,7 +309,7 @@ impl Machine for Ledger {
         match event {
             Event::Budgeted { budget, .. } => {
                 // It was checked before it was written.
-                if let Ok(rule) = budget.budget(self.unit) {
+                if let Ok(rule) = budget.amount(self.unit) {
                     self.budget = budget.clone();
                     self.rules.rebudget(rule);
                 }
@@ -384,7 +395,26 @@ mod tests {
             assert!(refused.contains("`customer`"), "{refused}");
         }
         assert_eq!(tell(&mut ledger, &mut Vec::new(), reserve(Some("customer"))), Ok(1));
-        assert!(tell(&mut ledger, &mut Vec::new(), Input::Rebudget { budget: plain }).is_err());
+        assert!(tell(&mut ledger, &mut Vec::new(), Input::Rebudget { budget: plain.clone() }).is_err());
         assert_eq!(ledger.view().key.as_deref(), Some("customer"));
+        // Found by review: what customers had spent was then said to be what households had spent.
+        let refused = tell(&mut ledger, &mut Vec::new(), Input::Rebudget { budget: keyed("household") }).unwrap_err().to_string();
+        assert!(refused.contains("`customer`"), "{refused}");
+        assert_eq!(
+            tell(&mut ledger, &mut Vec::new(), Input::Rebudget { budget: BudgetTerms { epsilon: 5.0, ..keyed("customer") } }),
+            Ok(1)
+        );
+    }
+
+    /// Found by review: a stream that was begun before there were keys stopped the coordinator for good.
+    #[test]
+    fn a_ledger_without_a_key_is_read_and_gets_one() {
+        let text = r#"{"event":"budgeted","unit":"entity","budget":{"epsilon":4.0,"delta":1e-5},"at":1}"#;
+        let mut ledger = Ledger::replay([&serde_json::from_str::<Event>(text).unwrap()]).unwrap();
+        let reserve = |key: Option<&str>| Input::Reserve { run: "r1".parse().unwrap(), total: 1000, key: key.map(Into::into) };
+        assert!(tell(&mut ledger, &mut Vec::new(), reserve(Some("customer"))).is_err());
+        let budget = BudgetTerms { key: Some("customer".into()), ..BudgetTerms::new(4.0, 1e-5) };
+        assert_eq!(tell(&mut ledger, &mut Vec::new(), Input::Rebudget { budget }), Ok(1));
+        assert_eq!(tell(&mut ledger, &mut Vec::new(), reserve(Some("customer"))), Ok(1));
     }
 }

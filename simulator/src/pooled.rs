@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use sapwood_models::{
-    Dataset, Targets, Tensor, TensorData,
+    Dataset, Targets,
     onnx::Model,
     train::{Epoch, Evaluation, Trainer},
 };
@@ -47,13 +47,13 @@ pub fn concat(parts: &[Dataset]) -> Result<Dataset, SimulationError> {
     let (first, rest) = parts.split_first().ok_or(SimulationError::NoData)?;
     let mut all = first.clone();
     for (index, part) in (1..).zip(rest) {
-        let mut ok = append(&mut all.x, &part.x);
+        let mut ok = all.x.append(&part.x);
         ok &= match (&mut all.y, &part.y) {
             (Targets::Classes(labels), Targets::Classes(more)) => {
                 labels.extend_from_slice(more);
                 true
             }
-            (Targets::Values(values), Targets::Values(more)) => append(values, more),
+            (Targets::Values(values), Targets::Values(more)) => values.append(more),
             _ => false,
         };
         if !ok {
@@ -61,15 +61,4 @@ pub fn concat(parts: &[Dataset]) -> Result<Dataset, SimulationError> {
         }
     }
     Ok(all)
-}
-
-/// Rows of `more` behind those of `tensor`; false if they have another shape or type.
-fn append(tensor: &mut Tensor, more: &Tensor) -> bool {
-    if tensor.shape.is_empty() || tensor.shape.get(1..) != more.shape.get(1..) {
-        return false;
-    }
-    let (TensorData::F32(values), TensorData::F32(new)) = (&mut tensor.data, &more.data) else { return false };
-    values.extend_from_slice(new);
-    tensor.shape[0] += more.shape[0];
-    true
 }

@@ -222,7 +222,8 @@ authority = "authority"
 [budgets.example]
 epsilon = 10.0
 delta = 1e-5
-# A second unit, [budgets.node], would be a budget of its own: runs under one unit are not counted against the other.
+# A second unit, [budgets.node] or [budgets.entity] with key = "customer", say, would be a budget of its own: runs under one unit are not
+# counted against the other.
 "#,
         options.population,
         options.listen,

@@ -108,4 +108,10 @@ async fn entities_are_those_of_the_operator() {
     let refused = why(books.look(&terms("row")).await);
     assert!(refused.contains("`customer`") && refused.contains("`row`"), "{refused}");
     books.charge(&terms("customer")).await.unwrap();
+    drop(books);
+    // Found by review: another column, and what customers had spent was said to be what households had.
+    let budget = sapwood_protocol::ledger::BudgetTerms { key: Some("household".into()), epsilon: 10.0, delta: 1e-5 };
+    let rules = Rules { budgets: [(PrivacyUnit::Entity, budget)].into(), ..Rules::default() };
+    let refused = why(open(dir.path(), &rules).await.look(&terms("household")).await);
+    assert!(refused.contains("`customer`"), "{refused}");
 }

@@ -81,7 +81,10 @@ impl Member {
         // Noise is drawn before anything is sent: how long that takes tells nobody anything.
         let lanes = {
             let terms = terms.clone();
-            blocking(move || trained.lanes(&terms)).await.map_err(|fault| Decline::Diverged { why: fault.to_string() })?
+            blocking(move || trained.lanes(&terms)).await.map_err(|fault| {
+                tracing::warn!(%run, %fault, "the update cannot be encoded");
+                Decline::Diverged { why: "the update cannot be encoded".into() }
+            })?
         };
         let mut lanes = Some(lanes);
         let (membership, policy) = (self.standing.membership.clone(), self.books.aggregation());

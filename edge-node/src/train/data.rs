@@ -34,8 +34,8 @@ struct Loaded {
     asked: Option<Schema>,
     raw: Dataset,
     entities: Option<Entities>,
-    /// Behind the graph of this digest.
-    prepared: Option<(Digest, Dataset)>,
+    /// Behind the graph of this digest, row by row or all at once.
+    prepared: Option<(Digest, bool, Dataset)>,
 }
 
 /// The rows of each entity.
@@ -77,47 +77,67 @@ impl Cache {
     }
 
     /// The loaded examples behind `graph`, and the rows of each entity if they were loaded with a key; `model` is the graph's bytes, needed
-    /// if it has not been applied yet.
-    pub(super) fn prepared(&mut self, graph: Option<Digest>, model: Option<&[u8]>) -> Result<(&Dataset, Option<&[Vec<usize>]>), Decline> {
+    /// if it has not been applied yet. `alone`: each row by itself, so that none depends on another, whatever the graph does.
+    pub(super) fn prepared(
+        &mut self,
+        graph: Option<Digest>,
+        alone: bool,
+        model: Option<&[u8]>,
+    ) -> Result<(&Dataset, Option<&[Vec<usize>]>), Decline> {
         let loaded = self.loaded.as_mut().expect("load comes before prepare");
         let entities = loaded.entities.as_ref().map(|entities| &entities.rows[..]);
         let Some(graph) = graph else { return Ok((&loaded.raw, entities)) };
-        if loaded.prepared.as_ref().is_none_or(|(digest, _)| *digest != graph) {
+        if loaded.prepared.as_ref().is_none_or(|(digest, as_was, _)| (*digest, *as_was) != (graph, alone)) {
             let model = model.ok_or_else(|| Decline::Model { why: "its preprocessing graph did not come with the task".to_owned() })?;
-            let x = preprocess(model, &loaded.raw.x)?;
-            loaded.prepared = Some((graph, Dataset { x, y: loaded.raw.y.clone() }));
+            // Never two of them in memory.
+            loaded.prepared = None;
+            let x = preprocess(model, &loaded.raw.x, if alone { 1 } else { loaded.raw.len() })?;
+            loaded.prepared = Some((graph, alone, Dataset { x, y: loaded.raw.y.clone() }));
         }
-        let (_, prepared) = loaded.prepared.as_ref().expect("prepared above or before");
+        let (_, _, prepared) = loaded.prepared.as_ref().expect("prepared above or before");
         Ok((prepared, entities))
     }
 
     /// Bytes of the examples held.
     pub(super) fn bytes(&self) -> u64 {
         let of = |data: &Dataset| data.x.numel() as u64 * 4;
-        let rows = |loaded: &Loaded| if loaded.entities.is_some() { loaded.raw.len() as u64 * 32 } else { 0 };
-        let prepared = |loaded: &Loaded| loaded.prepared.as_ref().map_or(0, |(_, data)| of(data));
+        let rows = |loaded: &Loaded| if loaded.entities.is_some() { loaded.raw.len() as u64 * 64 } else { 0 };
+        let prepared = |loaded: &Loaded| loaded.prepared.as_ref().map_or(0, |(_, _, data)| of(data));
         self.loaded.as_ref().map_or(0, |loaded| of(&loaded.raw) + rows(loaded) + prepared(loaded))
     }
 }
 
-fn preprocess(model: &[u8], x: &Tensor) -> Result<Tensor, Decline> {
+/// `x` behind the graph, `at_once` rows at a time.
+fn preprocess(model: &[u8], x: &Tensor, at_once: usize) -> Result<Tensor, Decline> {
     let fault = |why: String| Decline::Model { why: format!("preprocessing: {why}") };
     let model = Model::decode(model).map_err(|e| fault(chain(&e)))?;
     let inputs = model.inputs();
     let [input] = &inputs[..] else { return Err(fault(format!("the graph has {} inputs, expected one", inputs.len()))) };
     let forward = Forward::new(&model).map_err(|e| fault(chain(&e)))?;
-    let outputs = forward.run(&[(&input.name, x.clone())]).map_err(|e| fault(chain(&e)))?;
-    let Some((_, output)) = outputs.into_iter().next() else { return Err(fault("the graph has no output".to_owned())) };
-    match &output.data {
-        TensorData::F32(values) if output.rows() == x.rows() => match values.iter().position(|v| !v.is_finite()) {
-            None => Ok(output),
-            Some(at) => {
-                let (row, column) = (at / output.row_len().max(1), at % output.row_len().max(1));
-                Err(Decline::BadData { why: format!("after preprocessing, row {row} column {column} is not finite") })
+    let mut all: Option<Tensor> = None;
+    let rows: Vec<usize> = (0..x.rows()).collect();
+    for part in rows.chunks(at_once.max(1)) {
+        let outputs = forward.run(&[(&input.name, x.take_rows(part))]).map_err(|e| fault(chain(&e)))?;
+        let Some((_, output)) = outputs.into_iter().next() else { return Err(fault("the graph has no output".to_owned())) };
+        match (&output.data, &mut all) {
+            (TensorData::F32(values), _) if output.rows() == part.len() => {
+                if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+                    let (row, column) = (part[0] + at / output.row_len().max(1), at % output.row_len().max(1));
+                    return Err(Decline::BadData { why: format!("after preprocessing, row {row} column {column} is not finite") });
+                }
             }
-        },
-        _ => Err(fault("the graph must give f32, one row for each example".to_owned())),
+            _ => return Err(fault("the graph must give f32, one row for each example".to_owned())),
+        }
+        match &mut all {
+            None => all = Some(output),
+            Some(all) => {
+                if !all.append(&output) {
+                    return Err(fault("its rows have different shapes".to_owned()));
+                }
+            }
+        }
     }
+    all.ok_or_else(|| Decline::NoData { why: "there is no example".to_owned() })
 }
 
 fn read_schema(path: &Path) -> Result<Schema, Decline> {
@@ -134,9 +154,12 @@ pub(super) fn parse_schema(text: &str) -> Result<Schema, DataError> {
 pub(super) fn decline(error: &DataError) -> Decline {
     let why = chain(error);
     match error {
-        DataError::Io { .. } | DataError::MissingArray { .. } | DataError::NoColumn { .. } | DataError::Source { .. } => {
-            Decline::NoData { why }
+        // Which columns there are instead is nobody else's business.
+        DataError::NoColumn { column, .. } => {
+            tracing::warn!(%why, "a run tells entities apart by a column that is not there");
+            Decline::NoData { why: format!("this node's data has no column `{column}`, which privacy.entity_key asks for") }
         }
+        DataError::Io { .. } | DataError::MissingArray { .. } | DataError::Source { .. } => Decline::NoData { why },
         DataError::TooLarge { .. } => Decline::Resources { why },
         _ => Decline::BadData { why },
     }
@@ -162,9 +185,14 @@ fn stamp(path: PathBuf) -> Stamp {
 
 #[cfg(test)]
 mod tests {
-    use sapwood_models::Targets;
+    use sapwood_models::{
+        Targets,
+        onnx::{pb, write_tensor},
+        zoo,
+    };
 
     use super::*;
+    use crate::train::tests::{data, write_data};
 
     /// Found by review: what one run's schema had read was given to the next run, whose target is another column.
     #[test]
@@ -197,11 +225,40 @@ mod tests {
             [("customer", vec![vec![0, 2], vec![1]]), ("household", vec![vec![0, 1, 2]]), ("customer", vec![vec![0, 2], vec![1]])]
         {
             cache.load(&set, Some(&schema), Some(key), 1 << 20).unwrap();
-            assert_eq!(cache.prepared(None, None).unwrap().1.unwrap(), rows, "{key}");
+            assert_eq!(cache.prepared(None, true, None).unwrap().1.unwrap(), rows, "{key}");
         }
         cache.load(&set, Some(&schema), None, 1 << 20).unwrap();
-        assert_eq!(cache.prepared(None, None).unwrap().1, None);
+        assert_eq!(cache.prepared(None, true, None).unwrap().1, None);
         let refused = cache.load(&set, Some(&schema), Some("store"), 1 << 20).unwrap_err();
         assert!(matches!(&refused, Decline::NoData { why } if why.contains("no column `store`")), "{refused:?}");
+    }
+    /// Each value less the largest of its column: of all rows that the graph sees.
+    fn mixing() -> Model {
+        let mut proto = zoo::scale(&[4], 1.0).into_proto();
+        let graph = proto.graph.as_mut().unwrap();
+        let node = |op: &str, input: &[&str], output: &str| pb::NodeProto {
+            op_type: Some(op.into()),
+            name: Some(op.into()),
+            input: input.iter().map(|name| (*name).into()).collect(),
+            output: vec![output.into()],
+            ..Default::default()
+        };
+        graph.initializer.push(write_tensor("rows", &Tensor::i64([1], vec![0]).unwrap()));
+        graph.node = vec![node("ReduceMax", &["input", "rows"], "most"), node("Sub", &["input", "most"], "scaled")];
+        Model::new(proto).unwrap()
+    }
+
+    /// Found by review: a run's graph saw all rows at once, and could put one into all others. Under a budget each row is alone with it.
+    #[test]
+    fn a_graph_that_mixes_rows_gets_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        write_data(folder.path(), |_| ());
+        let mut cache = Cache::default();
+        let raw = cache.load(&data(folder.path()), None, None, 1 << 20).unwrap().x.clone();
+        let (name, mixing) = (Some(Digest::of(b"graph")), mixing().encode());
+        let (alone, _) = cache.prepared(name, true, Some(&mixing)).unwrap();
+        assert!(alone.x.as_f32().unwrap().iter().all(|v| *v == 0.0));
+        let (together, _) = cache.prepared(name, false, Some(&mixing)).unwrap();
+        assert!(together.x.as_f32().unwrap().iter().any(|v| *v < 0.0) && together.x.shape == raw.shape);
     }
 }

@@ -9,7 +9,7 @@ use sapwood_models::{
 use sapwood_privacy::Contribution;
 use sapwood_protocol::{
     Digest,
-    round::{Decline, Terms, TrainTerms},
+    round::{Decline, NoiseTerms, Terms, TrainTerms},
     spec,
 };
 
@@ -33,9 +33,17 @@ impl Compiled {
 
 impl Inner {
     pub(super) fn work(&self, cache: &mut Cache, job: Job) -> Result<Trained, Failure> {
+        let trained = self.trained(cache, &job);
+        match trained {
+            Err(Failure::Decline(reason)) if job.terms.noise.is_some() => Err(discreet(reason).into()),
+            trained => trained,
+        }
+    }
+
+    fn trained(&self, cache: &mut Cache, job: &Job) -> Result<Trained, Failure> {
         let (update, contribution) = match self.kind {
             Kind::Random => random::update(&job.terms, &job.node),
-            Kind::Model => self.train(cache, &job)?,
+            Kind::Model => self.train(cache, job)?,
         };
         let encoded = Trained::new(update, contribution, &job.terms);
         // The trainer has looked for values that are not finite; what is left is that the terms make no sense here.
@@ -58,13 +66,14 @@ impl Inner {
         let key = terms.noise.as_ref().and_then(|noise| noise.entity_key.as_deref());
         cache.data.load(set, schema.as_ref(), key, self.budget.memory)?;
         let compiled = compile(&mut cache.compiled, terms, objects.model.as_deref())?;
-        let (data, _) = cache.data.prepared(terms.preprocess, objects.preprocess.as_deref())?;
+        let alone = terms.noise.as_ref().is_some_and(NoiseTerms::is_per_unit);
+        let (data, _) = cache.data.prepared(terms.preprocess, alone, objects.preprocess.as_deref())?;
         let example = data.x.row_len() as u64 * 4;
         let examples = data.len();
         let need = Need { model: compiled.size.0, nodes: compiled.size.1, data: cache.data.bytes(), example };
         self.budget.check(need, terms)?;
         // Borrowed anew: the budget looked at the whole cache.
-        let (data, entities) = cache.data.prepared(terms.preprocess, None)?;
+        let (data, entities) = cache.data.prepared(terms.preprocess, alone, None)?;
 
         let trainer = &mut compiled.trainer;
         if trainer.length() as u64 != terms.length {
@@ -106,6 +115,18 @@ impl Inner {
         }
         Ok((Update::Vector(update), contribution))
     }
+}
+
+/// Under a budget what is wrong with the data stays here: the words would quote it.
+fn discreet(reason: Decline) -> Decline {
+    let why = || "this node's own log says what".to_owned();
+    let said = match &reason {
+        Decline::BadData { .. } => Decline::BadData { why: why() },
+        Decline::Diverged { .. } => Decline::Diverged { why: why() },
+        _ => return reason,
+    };
+    tracing::warn!(%reason, "this cannot be told under a privacy budget");
+    said
 }
 
 fn run_schema(bytes: &[u8]) -> Result<sapwood_data::Schema, Decline> {

@@ -306,6 +306,7 @@ fn keyed_job(unit: &str, most: u32) -> Job {
     let privacy = format!("[privacy]\nunit = {unit:?}\nunits_per_node = {most}\nexpected_units = 600\n{key}\n");
     let spec = Spec::parse(&format!("[model]\nfile = \"m\"\n[cohort]\nsize = 6\n{privacy}")).unwrap();
     job.terms.noise = Some(NoiseTerms::of(&spec, &plan(&spec, job.terms.length).unwrap()));
+    (job.terms.size, job.terms.minimum) = (spec.cohort.size, spec.cohort.minimum);
     job
 }
 

@@ -55,9 +55,10 @@ impl Trainer {
     /// Calls `each` with the gradient of every unit in turn, at the current parameters, which
     /// stay. A unit is given by its rows in `data`; `each` may stop the pass.
     ///
-    /// Dropout draws its masks from `seed`, in a stream that the first row of the unit numbers:
-    /// a unit's masks depend on no other unit. The same seed, rows and parameters give the same
-    /// bits. Draw a new seed for each pass.
+    /// Dropout draws the masks of every unit from the same stream of `seed`: were it another one
+    /// for each row, a row more or less would change the masks of all behind it, and with them
+    /// what all other units contribute. The same seed, rows and parameters give the same bits.
+    /// Draw a new seed for each pass.
     ///
     /// # Errors
     /// [`TrainError::Model`] from [`Trainer::check_units`], [`TrainError::Data`] and
@@ -97,7 +98,7 @@ impl Trainer {
 
     /// Writes the gradient of one unit's mean loss; gives that loss and the rows answered right.
     fn unit(&self, data: &Dataset, rows: &[usize], seed: u64, flat: &mut [f32]) -> Result<(f64, Option<u32>), ModelError> {
-        let mut masks = generator(seed, rows[0], Purpose::Masks);
+        let mut masks = generator(seed, 0, Purpose::Masks);
         let (mut loss, mut correct) = (0.0, None);
         flat.fill(0.0);
         for part in rows.chunks(ROWS_AT_ONCE) {

@@ -204,12 +204,6 @@ pub enum Fault {
         /// By the plan.
         expected: u32,
     },
-    /// Not the share that its dealer committed to.
-    #[error("a share of peer {owner}'s secret is not the one that was dealt")]
-    CorruptShare {
-        /// Whose secret.
-        owner: u32,
-    },
     /// Fewer than t shares came back: the sum stays hidden.
     #[error("{have} shares of peer {owner}'s secret came back, {need} are needed")]
     Unrecoverable {

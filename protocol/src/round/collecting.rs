@@ -83,8 +83,15 @@ impl Collecting {
         }
         // Who is not asked any more changes nothing.
         let asked = usize::from(self.members.binary_search(&node).is_ok());
+        let said = format!("{node}: {reason}");
         let decision = Decision::nothing().event(Event::NodeDropped { node, reason: DropReason::Declined { reason } });
-        Ok((decision, self.course(self.updates.len(), asked, false)))
+        let course = match self.course(self.updates.len(), asked, false) {
+            Course::Abort(AbortReason::TooFewUpdates { have, need, declined }) => {
+                Course::Abort(AbortReason::TooFewUpdates { have, need, declined: declined.or(Some(said)) })
+            }
+            course => course,
+        };
+        Ok((decision, course))
     }
 
     /// Time has passed.
@@ -141,7 +148,11 @@ impl Collecting {
         let possible = if overdue { updates } else { updates + waiting };
         if possible < self.terms.minimum as usize {
             let have = u32::try_from(possible).unwrap_or(u32::MAX);
-            return Course::Abort(AbortReason::TooFewUpdates { have, need: self.terms.minimum });
+            let declined = self.dropped.iter().find_map(|(node, why)| match why {
+                DropReason::Declined { reason } => Some(format!("{node}: {reason}")),
+                _ => None,
+            });
+            return Course::Abort(AbortReason::TooFewUpdates { have, need: self.terms.minimum, declined });
         }
         if overdue || waiting == 0 || updates >= self.terms.size as usize { Course::Close } else { Course::Wait }
     }

@@ -1,6 +1,6 @@
 //! How a round protects what its nodes send: the parts of [`super::Terms`] that name masks and noise.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use sapwood_privacy::{
     Bits, Weighting,
@@ -301,7 +301,7 @@ impl NoiseTerms {
     /// [`Misuse::Setting`] for terms that contradict each other.
     pub fn mechanism(&self) -> Result<Mechanism, Fault> {
         let refuse = |why: String| setting("privacy", &why);
-        check_key(self.unit, self.entity_key.as_deref())?;
+        check_key("privacy.entity_key", self.unit, self.entity_key.as_deref())?;
         let mut coordinates: Vec<Coordinate> =
             self.reports.iter().map(|report| Coordinate { statistic: report.statistic(), share: SHARE }).collect();
         coordinates.extend(self.clip_quantile.map(within_clip));
@@ -353,11 +353,11 @@ impl NoiseTerms {
     /// # Errors
     /// [`Decline::NoData`] if nothing tells entities apart, or there are more units than the noise was made for. To leave some out would let
     /// one unit decide about another.
-    pub fn units(&self, rows: usize, entities: Option<&[Vec<usize>]>) -> Result<Vec<Vec<usize>>, Decline> {
+    pub fn units<'a>(&self, rows: usize, entities: Option<&'a [Vec<usize>]>) -> Result<Cow<'a, [Vec<usize>]>, Decline> {
         let units = match (self.unit, entities) {
             (PrivacyUnit::Entity, None) => return Err(Decline::NoData { why: "nothing tells the entities of this node apart".into() }),
-            (PrivacyUnit::Entity, Some(entities)) => entities.to_vec(),
-            _ => (0..rows).map(|row| vec![row]).collect(),
+            (PrivacyUnit::Entity, Some(entities)) => Cow::Borrowed(entities),
+            _ => Cow::Owned((0..rows).map(|row| vec![row]).collect()),
         };
         let most = self.units_per_node;
         if units.len() > most as usize {
@@ -397,18 +397,16 @@ impl NoiseTerms {
 ///
 /// # Errors
 /// [`Misuse::Setting`].
-pub(crate) fn check_key(unit: PrivacyUnit, key: Option<&str>) -> Result<(), Fault> {
+pub(crate) fn check_key(setting_name: &str, unit: PrivacyUnit, key: Option<&str>) -> Result<(), Fault> {
+    let setting = |why: &str| setting(setting_name, why);
     let plain =
         |name: &str| !name.is_empty() && name.len() <= 128 && !name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\' | ':'));
     match (key, unit == PrivacyUnit::Entity) {
-        (None, true) => {
-            Err(setting("privacy.entity_key", "name the column of each node's data whose values tell entities apart: \"customer\", say"))
+        (None, true) => Err(setting("name the column of each node's data whose values tell entities apart: \"customer\", say")),
+        (Some(_), false) => Err(setting("it is for the unit entity only; leave it out")),
+        (Some(name), true) if !plain(name) => {
+            Err(setting(&format!("{name:?} is no name of a column: 1 to 128 bytes without slash, colon or control character")))
         }
-        (Some(_), false) => Err(setting("privacy.entity_key", "it needs privacy.unit = \"entity\"")),
-        (Some(name), true) if !plain(name) => Err(setting(
-            "privacy.entity_key",
-            &format!("{name:?} is no name of a column: 1 to 128 bytes without slash, colon or control character"),
-        )),
         _ => Ok(()),
     }
 }

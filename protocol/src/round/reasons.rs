@@ -83,12 +83,15 @@ pub enum AbortReason {
         need: u32,
     },
     /// Too few members answered.
-    #[error("{have} of at least {need} updates arrived")]
+    #[error("{have} of at least {need} updates arrived{}", .declined.as_ref().map(|first| format!("; {first}")).unwrap_or_default())]
     TooFewUpdates {
         /// Accepted, or still possible.
         have: u32,
         /// The minimum.
         need: u32,
+        /// The first node that declined, and why, if any did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        declined: Option<String>,
     },
     /// The vectors were in memory and are gone. Does not count as a failure of the round.
     #[error("the coordinator restarted")]

@@ -33,10 +33,11 @@ pub struct SecureSession {
     taken: BTreeSet<(u32, Digest)>,
 }
 
-/// A node says that a share from another one could not be decrypted.
+/// A node says that a share from another one could not be decrypted, or gave one that is not as its dealer says. One of the two is at
+/// fault; who stands in many complaints is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
-    /// Who says so.
+    /// Who held the share.
     pub by: NodeId,
     /// Whose share it was.
     pub of: NodeId,

@@ -104,7 +104,7 @@ impl Spec {
                 format!("under a privacy budget it is {least}, by secure_aggregation.dropout: the noise is made for it; leave it out");
             return Err(setting("cohort.minimum", why));
         }
-        check_key(privacy.unit, privacy.entity_key.as_deref())?;
+        check_key("privacy.entity_key", privacy.unit, privacy.entity_key.as_deref())?;
         if privacy.unit == PrivacyUnit::Node {
             return Ok(());
         }

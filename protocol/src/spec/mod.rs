@@ -35,7 +35,7 @@
 //!     delta = 1e-4
 //!     clip = 1.0                   # L2 norm of one unit's contribution
 //!     expected_units = 1300        # public: about so many examples does a cohort have together
-//!     # entity_key = "customer"    # under the unit entity: the column of each node's data that tells entities apart
+//!     ## entity_key = "customer"    # under the unit entity: the column of each node's data that tells entities apart
 //!
 //!     [deadlines]
 //!     select = "2m"

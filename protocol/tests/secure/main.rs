@@ -80,7 +80,7 @@ fn each_opened_sum_is_charged_before() {
 fn the_ledgers_are_never_below_the_truth() {
     let noised = MASKED.replace("unit = \"none\"", "unit = \"example\"\nexpected_units = 6\nclip = 0.1");
     let (mut trained, mut aborted, mut paid_for_nothing) = (0, 0, 0);
-    for seed in 0..120 {
+    for seed in 0..50 {
         let mut world = World::new(&noised, 8, seed, 0.05);
         (world.damage, world.die) = (0.02, 0.3);
         trained += u32::from(world.finish(2) == RunState::Trained);
@@ -89,23 +89,20 @@ fn the_ledgers_are_never_below_the_truth() {
         assert!(world.charged.len() >= rounds);
         paid_for_nothing += world.charged.len() - rounds;
     }
-    assert!(
-        trained > 60 && aborted > 100 && paid_for_nothing > 20,
-        "{trained} trained, {aborted} aborted, {paid_for_nothing} paid in vain"
-    );
+    assert!(trained > 20 && aborted > 40 && paid_for_nothing > 8, "{trained} trained, {aborted} aborted, {paid_for_nothing} paid in vain");
 }
 
 /// Without noise, too, a damaged message costs its sender the session and nobody else anything.
 #[test]
 fn damaged_messages_spoil_no_sum() {
     let (mut trained, mut aborted) = (0, 0);
-    for seed in 0..120 {
+    for seed in 0..60 {
         let mut world = World::new(MASKED, 8, seed, 0.02);
         world.damage = 0.04;
         trained += u32::from(world.finish(0) == RunState::Trained);
         aborted += world.aborted;
     }
-    assert!(trained > 100 && aborted > 20, "{trained} trained, {aborted} aborted");
+    assert!(trained > 50 && aborted > 10, "{trained} trained, {aborted} aborted");
 }
 
 /// A budget that refuses ends the run before the sum is opened.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use sapwood_data::{Partition, Schema, Source, load_columns, partition};
+use sapwood_data::{DataError, Partition, Schema, Source, load_columns, partition};
 use sapwood_models::Dataset;
 use sapwood_protocol::spec::Spec;
 use sapwood_simulator::{NodeData, Options, preprocess, simulate as run};
@@ -41,7 +41,13 @@ pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failur
         Ok::<_, Failure>(NodeData { data: prepare(data.subset(rows))?, entities })
     };
     let nodes = parts.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-    let evaluation = spec.evaluate.data.as_deref().map(|name| prepare(sapwood_data::load(&named(name)?, schema.as_ref()).or_usage()?));
+    let asked: Vec<&str> = key.as_deref().into_iter().collect();
+    let scored = |source: &Source| match load_columns(source, schema.as_ref(), &asked) {
+        // Whoever is scored need not be told apart.
+        Err(DataError::NoColumn { .. }) => sapwood_data::load(source, schema.as_ref()),
+        read => read.map(|(data, _)| data),
+    };
+    let evaluation = spec.evaluate.data.as_deref().map(|name| prepare(scored(&named(name)?).or_usage()?));
     let evaluation = evaluation.transpose()?;
     // A cohort that is larger than the fleet would never come together.
     let fleet = u32::try_from(nodes.len()).unwrap_or(u32::MAX);

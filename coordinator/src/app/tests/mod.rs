@@ -23,7 +23,7 @@ use sapwood_protocol::{
 use tokio::task::JoinSet;
 
 use self::{
-    peer::{Peer, hello, peer, submit, update},
+    peer::{Peer, Training, hello, peer, submit, update},
     work::Means,
 };
 use super::*;
@@ -170,6 +170,16 @@ impl World {
         let peers = NODES.map(|name| peer(name, "lab")).to_vec();
         self.lives(None, peers, async |state: &State| self.follow(state, |_| false).await).await.0
     }
+}
+
+/// Found by review: the stage that a node named was said to be complete, not the one at hand, and everybody waited for the deadline.
+#[tokio::test(start_paused = true)]
+async fn a_stage_ends_whatever_its_last_message_is_called() {
+    let world = World { spec: sweep::masked(), ..World::new() };
+    let peers = ["n1", "n2", "n3", "n4"].map(|name| Peer { training: Training::Mislabels, ..peer(name, "lab") }).to_vec();
+    let (view, _) = world.lives(None, peers, async |state: &State| world.follow(state, |_| false).await).await;
+    assert_eq!((view.rounds.len(), view.state), (2, run::RunState::Trained));
+    assert!(view.rounds.iter().all(|round| round.seconds < 10.0), "{:?}", view.rounds);
 }
 
 #[tokio::test(start_paused = true)]

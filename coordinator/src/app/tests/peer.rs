@@ -29,6 +29,8 @@ pub(super) enum Training {
     Declines,
     /// Trains for ever from this round on.
     SilentFrom(u32),
+    /// Shows its keys under the number of another stage.
+    Mislabels,
 }
 
 /// What a node does with an assignment.
@@ -173,7 +175,7 @@ impl Peer {
 
     async fn train(&mut self, state: &State, terms: &Terms) -> Result<(), Fault> {
         let declines = match self.training {
-            Training::Sends => false,
+            Training::Sends | Training::Mislabels => false,
             Training::DeclinesOnce => self.declined.is_none_or(|session| session == terms.session),
             Training::Declines => true,
             Training::SilentFrom(round) if terms.round >= round => return Ok(()),
@@ -207,6 +209,13 @@ impl Peer {
         let policy = Policy { minimum: 3, corruption: Rate::ZERO, profile: agreed.profile };
         let (mut client, keys) = self.step(terms, |cx| Client::begin(agreed, &policy, self.membership.clone(), cx)).unwrap();
         let (mut stage, mut message) = (Stage::Keys, keys);
+        if self.training == Training::Mislabels {
+            let mut states = lock(&state.0.runs).get(&terms.run).map(|run| run.states.clone()).expect("it is driven");
+            tokio::select! {
+                _ = state.exchange(&self.name, &terms.run, terms.session, Stage::Shares, &message) => {}
+                _ = states.wait_for(|run| run.stage() != Some(Stage::Keys)) => {}
+            }
+        }
         loop {
             let heard = match state.exchange(&self.name, &terms.run, terms.session, stage, &message).await? {
                 Said::Message(heard) => heard,

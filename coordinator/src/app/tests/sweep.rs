@@ -175,7 +175,7 @@ async fn a_stop(fate: Hook) -> Played {
 const FOUR: [&str; 4] = ["n1", "n2", "n3", "n4"];
 
 /// Everybody is needed, and nobody leaves.
-fn masked() -> String {
+pub(super) fn masked() -> String {
     RUN.replace("size = 3", "size = 4").replace("minimum = 3", "minimum = 4").replace("mode = \"off\"", "mode = \"on\"\n    dropout = 0.0")
 }
 
@@ -220,8 +220,8 @@ async fn a_restored_ledger(fate: Hook) -> Played {
 
 #[test]
 fn killed_at_every_point_every_run_and_rollout_comes_to_the_same_end() {
-    let failed =
-        "failed: round 1 failed 2 times, the last time because 2 of at least 3 updates arrived; `deadlines.attempts` allows no more";
+    let failed = "failed: round 1 failed 2 times, the last time because 2 of at least 3 updates arrived; n3: no data: no folder; \
+                  `deadlines.attempts` allows no more";
     let completed = "completed on 3 nodes";
     // One thread each: they mostly wait for the disk.
     let swept = thread::scope(|threads| {

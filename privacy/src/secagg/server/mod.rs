@@ -56,7 +56,7 @@ pub struct Sum {
     pub accumulator: Accumulator,
     /// Indices of those whose vectors are in it, in ascending order.
     pub survivors: Vec<u32>,
-    /// Indices (by whom, of whom): shares that a holder says it could not decrypt.
+    /// Indices (holder, dealer): shares that a holder could not decrypt, or that are not as their dealer says.
     pub complaints: Vec<(u32, u32)>,
 }
 

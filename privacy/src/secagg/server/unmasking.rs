@@ -58,24 +58,19 @@ impl Unmasking {
         Some(Consistency { signatures: signatures.take(self.roster.plan.threshold() as usize).collect() })
     }
 
-    /// All shares of a message are checked before the first is kept.
+    /// A share that is not the one that was dealt is left out, and counts as a complaint: its holder may have bent it, or its dealer may
+    /// have said that it dealt another one. The rest of the message is used, or one dealer could silence all its neighbours.
     pub(super) fn receive(&mut self, terms: &Terms, from: u32, message: Unmask) -> Result<(), Fault> {
         let holder = self.roster.member(from, &self.holders)?;
         let owners: Vec<u32> = self.roster.neighbours_in(holder, &self.sharers).collect();
         if message.shares.len() != owners.len() {
             return Err(Fault::Count { actual: message.shares.len() as u32, expected: owners.len() as u32 });
         }
-        for (owner, share) in owners.iter().zip(&message.shares) {
-            let Some(share) = share else { continue };
-            let which = self.which(*owner);
-            let dealt = commit_share(share, which, &terms.session, *owner, holder);
-            if self.commitment(*owner, holder, which) != Some(dealt) {
-                return Err(Fault::CorruptShare { owner: *owner });
-            }
-        }
         let threshold = self.roster.plan.threshold() as usize;
         for (owner, share) in owners.into_iter().zip(message.shares) {
-            match share {
+            let which = self.which(owner);
+            let dealt = |share: &Share| Some(commit_share(share, which, &terms.session, owner, holder));
+            match share.filter(|share| self.commitment(owner, holder, which) == dealt(share)) {
                 None => self.complaints.push((holder, owner)),
                 Some(share) if self.shares[owner as usize].len() < threshold => self.shares[owner as usize].push((holder, share)),
                 Some(_) => {}
