@@ -113,7 +113,8 @@ fn what_cannot_be_simulated_is_refused() {
 /// Rows with one key count as one unit: with a key for each row that is the run whose unit is the example, bit for bit.
 #[test]
 fn entities_are_units() {
-    let run = |unit: &str, entities: Option<fn(usize) -> Vec<Vec<usize>>>| {
+    type Grouped = fn(usize) -> Vec<Vec<usize>>;
+    let run = |unit: &str, entities: Option<Grouped>| {
         let text = format!(
             "name = \"digits\"\nseed = 11\n[model]\nfile = \"mlp.onnx\"\n[train]\nrounds = 2\nlr = 5.0\n[cohort]\nsize = 6\n\
              [privacy]\nexpected_units = 780\n{unit}\n"

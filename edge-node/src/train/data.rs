@@ -38,6 +38,13 @@ struct Loaded {
     prepared: Option<(Digest, bool, Dataset)>,
 }
 
+/// What is trained on.
+pub(super) struct Prepared<'a> {
+    pub(super) data: &'a Dataset,
+    /// The rows of each entity, if they were loaded with a key.
+    pub(super) entities: Option<&'a [Vec<usize>]>,
+}
+
 /// The rows of each entity.
 struct Entities {
     key: String,
@@ -76,17 +83,11 @@ impl Cache {
         Ok(&loaded.raw)
     }
 
-    /// The loaded examples behind `graph`, and the rows of each entity if they were loaded with a key; `model` is the graph's bytes, needed
-    /// if it has not been applied yet. `alone`: each row by itself, so that none depends on another, whatever the graph does.
-    pub(super) fn prepared(
-        &mut self,
-        graph: Option<Digest>,
-        alone: bool,
-        model: Option<&[u8]>,
-    ) -> Result<(&Dataset, Option<&[Vec<usize>]>), Decline> {
+    /// The loaded examples behind `graph`; `model` is its bytes, needed if it has not been applied yet. `alone`: each row by itself, so that none depends on another, whatever the graph does.
+    pub(super) fn prepared(&mut self, graph: Option<Digest>, alone: bool, model: Option<&[u8]>) -> Result<Prepared<'_>, Decline> {
         let loaded = self.loaded.as_mut().expect("load comes before prepare");
         let entities = loaded.entities.as_ref().map(|entities| &entities.rows[..]);
-        let Some(graph) = graph else { return Ok((&loaded.raw, entities)) };
+        let Some(graph) = graph else { return Ok(Prepared { data: &loaded.raw, entities }) };
         if loaded.prepared.as_ref().is_none_or(|(digest, as_was, _)| (*digest, *as_was) != (graph, alone)) {
             let model = model.ok_or_else(|| Decline::Model { why: "its preprocessing graph did not come with the task".to_owned() })?;
             // Never two of them in memory.
@@ -95,7 +96,7 @@ impl Cache {
             loaded.prepared = Some((graph, alone, Dataset { x, y: loaded.raw.y.clone() }));
         }
         let (_, _, prepared) = loaded.prepared.as_ref().expect("prepared above or before");
-        Ok((prepared, entities))
+        Ok(Prepared { data: prepared, entities })
     }
 
     /// Bytes of the examples held.
@@ -225,10 +226,10 @@ mod tests {
             [("customer", vec![vec![0, 2], vec![1]]), ("household", vec![vec![0, 1, 2]]), ("customer", vec![vec![0, 2], vec![1]])]
         {
             cache.load(&set, Some(&schema), Some(key), 1 << 20).unwrap();
-            assert_eq!(cache.prepared(None, true, None).unwrap().1.unwrap(), rows, "{key}");
+            assert_eq!(cache.prepared(None, true, None).unwrap().entities.unwrap(), rows, "{key}");
         }
         cache.load(&set, Some(&schema), None, 1 << 20).unwrap();
-        assert_eq!(cache.prepared(None, true, None).unwrap().1, None);
+        assert_eq!(cache.prepared(None, true, None).unwrap().entities, None);
         let refused = cache.load(&set, Some(&schema), Some("store"), 1 << 20).unwrap_err();
         assert!(matches!(&refused, Decline::NoData { why } if why.contains("no column `store`")), "{refused:?}");
     }
@@ -256,9 +257,9 @@ mod tests {
         let mut cache = Cache::default();
         let raw = cache.load(&data(folder.path()), None, None, 1 << 20).unwrap().x.clone();
         let (name, mixing) = (Some(Digest::of(b"graph")), mixing().encode());
-        let (alone, _) = cache.prepared(name, true, Some(&mixing)).unwrap();
+        let alone = cache.prepared(name, true, Some(&mixing)).unwrap().data;
         assert!(alone.x.as_f32().unwrap().iter().all(|v| *v == 0.0));
-        let (together, _) = cache.prepared(name, false, Some(&mixing)).unwrap();
+        let together = cache.prepared(name, false, Some(&mixing)).unwrap().data;
         assert!(together.x.as_f32().unwrap().iter().any(|v| *v < 0.0) && together.x.shape == raw.shape);
     }
 }

@@ -13,7 +13,7 @@ use sapwood_protocol::{
     spec,
 };
 
-use super::{Cache, Failure, Inner, Job, Trained, Update, budget::Need, chain, data, random, units};
+use super::{Cache, Failure, Inner, Job, Trained, Update, budget::Need, chain, data, data::Prepared, random, units};
 use crate::{config::Trainer as Kind, points::TRAINING};
 
 /// A model compiled for one way of training.
@@ -67,13 +67,13 @@ impl Inner {
         cache.data.load(set, schema.as_ref(), key, self.budget.memory)?;
         let compiled = compile(&mut cache.compiled, terms, objects.model.as_deref())?;
         let alone = terms.noise.as_ref().is_some_and(NoiseTerms::is_per_unit);
-        let (data, _) = cache.data.prepared(terms.preprocess, alone, objects.preprocess.as_deref())?;
+        let data = cache.data.prepared(terms.preprocess, alone, objects.preprocess.as_deref())?.data;
         let example = data.x.row_len() as u64 * 4;
         let examples = data.len();
         let need = Need { model: compiled.size.0, nodes: compiled.size.1, data: cache.data.bytes(), example };
         self.budget.check(need, terms)?;
         // Borrowed anew: the budget looked at the whole cache.
-        let (data, entities) = cache.data.prepared(terms.preprocess, alone, None)?;
+        let Prepared { data, entities } = cache.data.prepared(terms.preprocess, alone, None)?;
 
         let trainer = &mut compiled.trainer;
         if trainer.length() as u64 != terms.length {
