@@ -238,7 +238,9 @@ impl Mechanism {
     /// Pads, rotates, rounds, noises and reduces.
     fn share(&self, sum: &UnitSum, rotation: RotationSeed, seed: &NoiseSeed) -> Share {
         let p = &self.parameters;
-        let mut fine = sum.fine.clone();
+        // It never grows: that would leave a copy behind.
+        let mut fine = Vec::with_capacity(p.padded());
+        fine.extend_from_slice(&sum.fine);
         fine.resize(p.padded(), 0);
         flip_signs(&mut fine, rotation);
         hadamard(&mut fine);

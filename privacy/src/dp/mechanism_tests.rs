@@ -310,12 +310,74 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(NoiseSeed::draw(|_| Err("no entropy")).err(), Some("no entropy"));
 }
 
+/// What is not noised yet, not masked yet, or gives the noise away.
+#[test]
+fn secrets_wipe_themselves() {
+    fn wiped<T: ZeroizeOnDrop>() {}
+    wiped::<NoiseSeed>();
+    wiped::<Share>();
+    wiped::<UnitSum>();
+    let mechanism = Plan::solve(&request(Unit::Example)).unwrap().mechanism().unwrap();
+    let mut units = mechanism.unit_sum();
+    mechanism.add_unit(&mut units, &update(1, 100, 1.0), &[]).unwrap();
+    let mut share = mechanism.encode_units(&units, ROTATION, seed(1)).unwrap();
+    units.zeroize();
+    share.zeroize();
+    assert!(units.fine.is_empty() && units.scratch.is_empty() && units.units == 0 && share.lanes.is_empty());
+}
+
+/// What a node might report: any bits of an f64. One in four is denormal, one is infinite, one is no number.
+fn any_bits() -> impl Strategy<Value = f64> {
+    const EXPONENT: u64 = 0x7ff << 52;
+    (any::<u64>(), 0..4).prop_map(|(bits, kind)| {
+        f64::from_bits(match kind {
+            0 => bits,
+            1 => bits & !EXPONENT,
+            2 => bits & 1 << 63 | EXPONENT,
+            _ => bits | EXPONENT | 1,
+        })
+    })
+}
+
+/// A statistic beyond its bound counts as the bound, and what is no number as nothing, like an update that holds one.
+#[test]
+fn statistics_are_bounded() {
+    for unit in [Unit::Node, Unit::Example] {
+        let mechanism =
+            Plan::solve(&Request { coordinates: vec![reported("loss", 3.0, 0.5)], ..request(unit) }).unwrap().mechanism().unwrap();
+        let lanes = |loss: f64| {
+            let x = update(1, 100, 1.0);
+            let share = if unit == Unit::Node {
+                mechanism.encode_node(&x, &[loss], 1, ROTATION, seed(1)).unwrap().0
+            } else {
+                let mut units = mechanism.unit_sum();
+                mechanism.add_unit(&mut units, &x, &[loss]).unwrap();
+                mechanism.encode_units(&units, ROTATION, seed(1)).unwrap()
+            };
+            share.lanes().to_vec()
+        };
+        for (strange, plain) in [
+            (f64::NAN, 0.0),
+            (-f64::NAN, 0.0),
+            (f64::from_bits(1), 0.0),
+            (-f64::MIN_POSITIVE, 0.0),
+            (f64::INFINITY, 3.0),
+            (f64::MAX, 3.0),
+            (f64::NEG_INFINITY, -3.0),
+            (f64::MIN, -3.0),
+        ] {
+            assert!(lanes(strange) == lanes(plain), "{strange} is not {plain} under {unit:?}");
+        }
+        assert!(lanes(0.0) != lanes(3.0) && lanes(0.0) != lanes(-3.0));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     /// What a node sends before noise is never longer than the sensitivity that is accounted, whatever the update holds.
     #[test]
-    fn no_update_exceeds_the_sensitivity(bits in prop::collection::vec(any::<u32>(), 100), loss in any::<f64>(), number in any::<u64>(), scale in -20f64..20.0, coarse in 0u32..20) {
+    fn no_update_exceeds_the_sensitivity(bits in prop::collection::vec(any::<u32>(), 100), loss in any_bits(), number in any::<u64>(), scale in -20f64..20.0, coarse in 0u32..20) {
         let plan = Plan::solve(&Request { coordinates: vec![reported("loss", 3.0, 0.5)], ..request(Unit::Node) }).unwrap();
         // From the planned grid to one of a few steps below the clip norm.
         let parameters = Parameters { step: plan.parameters.step << coarse, ..plan.parameters };
@@ -329,7 +391,7 @@ proptest! {
 
     /// With the same rounding, one unit more moves the shares of its node by at most the sensitivity that is accounted.
     #[test]
-    fn one_unit_more_moves_the_sum_by_at_most_the_sensitivity(bits in prop::collection::vec(any::<u32>(), 100), correct in any::<f64>(), number in any::<u64>(), coarse in 0u32..14) {
+    fn one_unit_more_moves_the_sum_by_at_most_the_sensitivity(bits in prop::collection::vec(any::<u32>(), 100), correct in any_bits(), number in any::<u64>(), coarse in 0u32..14) {
         let plan = Plan::solve(&Request { coordinates: vec![reported("correct", 1.0, 0.3)], ..request(Unit::Example) }).unwrap();
         let parameters = Parameters { step: plan.parameters.step << coarse, bits: Bits::FULL, ..plan.parameters };
         let silent = Mechanism::new(parameters, 2.0).unwrap().with_noise(0);

@@ -20,6 +20,11 @@ impl Writer {
     pub(super) fn u64(self, number: u64) -> Self {
         self.raw(&number.to_le_bytes())
     }
+    /// For `bytes` more to be written without moving, and leaving behind, what is already here.
+    pub(super) fn room(mut self, bytes: usize) -> Self {
+        self.0.reserve_exact(bytes);
+        self
+    }
     /// How many, as `u32`, then each. Lists here are bounded far below 2^32.
     pub(super) fn list<T>(self, items: &[T], mut write: impl FnMut(Self, &T) -> Self) -> Self {
         let head = self.u32(items.len() as u32);

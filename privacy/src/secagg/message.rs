@@ -380,7 +380,9 @@ impl Message for Unmask {
     const KIND: u8 = 4;
     const NAME: &'static str = "list of unmasking shares";
     fn write(&self, sink: Sink) -> Sink {
-        Sink(sink.0.list(&self.shares, |writer, share| match share {
+        // Shares are the one secret that a message holds in clear.
+        let writer = sink.0.room(4 + self.shares.len() * (1 + SHARE_BYTES));
+        Sink(writer.list(&self.shares, |writer, share| match share {
             None => writer.u8(0),
             Some(share) => writer.u8(1).raw(share.to_bytes().as_slice()),
         }))

@@ -58,7 +58,8 @@ pub fn share(secret: &[u8; 32], threshold: u32, holders: &[u32], random: &mut dy
         word[..LIMB_BYTES].copy_from_slice(limb);
         let constant = Element::new(u64::from_le_bytes(*word)).expect("56 bits are below p");
         // From the highest power down to the constant term.
-        let mut polynomial: Zeroizing<Vec<Element>> = Zeroizing::new((1..threshold).map(|_| Element::random(random)).collect());
+        let mut polynomial = Zeroizing::new(Vec::with_capacity(threshold as usize));
+        polynomial.extend((1..threshold).map(|_| Element::random(random)));
         polynomial.push(constant);
         for (share, holder) in shares.iter_mut().zip(holders) {
             let x = point(*holder);

@@ -14,13 +14,13 @@ use crate::secagg::{
 /// Holds the secret halves of the advertised keys.
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Advertised {
-    channel_secret: Secret,
-    mask_secret: Secret,
-    own: Advertise,
+    pub(super) channel_secret: Secret,
+    pub(super) mask_secret: Secret,
+    pub(super) own: Advertise,
 }
 
-/// Where this client stands in the session.
-#[cfg_attr(test, derive(Clone))]
+/// Where this client stands in the session. Nothing of it is secret.
+#[derive(Clone)]
 pub(super) struct Place {
     pub(super) plan: Plan,
     pub(super) graph: Graph,
@@ -49,26 +49,25 @@ impl Advertised {
         Ok((Self { channel_secret, mask_secret, own: own.clone() }, own))
     }
 
-    pub(super) fn share(self, terms: &Terms, message: Introduction, cx: &mut Cx<'_>) -> Result<(Shared, ShareKeys), Fault> {
+    pub(super) fn share(&self, terms: &Terms, message: Introduction, cx: &mut Cx<'_>) -> Result<(Shared, ShareKeys), Fault> {
         let place = self.place(terms, &message)?;
-        let neighbours = self.neighbours(terms, &place, &message, cx)?;
+        let (neighbours, send_keys) = self.neighbours(terms, &place, &message, cx)?;
 
         let own_secret = draw(cx.random);
-        let holders: Vec<u32> = neighbours.iter().map(|(neighbour, _)| neighbour.rank).collect();
+        let holders: Vec<u32> = neighbours.iter().map(|neighbour| neighbour.rank).collect();
         let threshold = place.plan.threshold();
         let of_key = share(&self.mask_secret, threshold, &holders, cx.random);
         let of_seed = share(&own_secret, threshold, &holders, cx.random);
         let mut dealt = Vec::with_capacity(holders.len());
-        for ((holder, send_key), (of_key, of_seed)) in neighbours.iter().zip(of_key.iter().zip(&of_seed)) {
-            let route = Route { session: &terms.session, roll: &place.roll, from: place.rank, to: holder.rank };
-            let commit = |share, which| commit_share(share, which, &terms.session, place.rank, holder.rank);
+        for ((holder, send_key), (of_key, of_seed)) in holders.iter().zip(&send_keys).zip(of_key.iter().zip(&of_seed)) {
+            let route = Route { session: &terms.session, roll: &place.roll, from: place.rank, to: *holder };
+            let commit = |share, which| commit_share(share, which, &terms.session, place.rank, *holder);
             dealt.push(Dealt {
                 envelope: seal(send_key, route, of_key, of_seed),
                 commitments: [commit(of_key, Which::Key), commit(of_seed, Which::Seed)],
             });
         }
         let seed_commitment = commit_seed(&own_secret, &terms.session, place.rank);
-        let neighbours = neighbours.into_iter().map(|(neighbour, _)| neighbour).collect();
         Ok((Shared { place, neighbours, own_secret }, ShareKeys { seed_commitment, dealt }))
     }
 
@@ -93,14 +92,21 @@ impl Advertised {
         Ok(Place { graph: Graph::new(&plan, &digest), plan, roll: digest, rank })
     }
 
-    /// Checks the keys of the neighbours and agrees with each; with the key of the envelope to it.
-    fn neighbours(&self, terms: &Terms, place: &Place, message: &Introduction, cx: &Cx<'_>) -> Result<Vec<(Neighbour, Secret)>, Fault> {
+    /// Checks the keys of the neighbours and agrees with each; with the keys of the envelopes to them.
+    fn neighbours(
+        &self,
+        terms: &Terms,
+        place: &Place,
+        message: &Introduction,
+        cx: &Cx<'_>,
+    ) -> Result<(Vec<Neighbour>, Vec<Secret>), Fault> {
         let ranks = place.graph.neighbours(place.rank);
         if message.peers.len() != ranks.len() {
             return Err(Fault::Neighbours { actual: message.peers.len() as u32, expected: ranks.len() as u32 });
         }
         let mut keys = vec![(place.rank, self.own.channel_key), (place.rank, self.own.mask_key)];
         let mut neighbours = Vec::with_capacity(ranks.len());
+        let mut send_keys = Vec::with_capacity(ranks.len());
         for (rank, peer) in ranks.into_iter().zip(&message.peers) {
             if (peer.identity, peer.digest()) != message.roll.entries[rank as usize] {
                 return Err(Fault::KeySwapped { rank });
@@ -119,16 +125,16 @@ impl Advertised {
             let channel = agree(&self.channel_secret, &peer.channel_key).ok_or_else(low)?;
             let mask = agree(&self.mask_secret, &peer.mask_key).ok_or_else(low)?;
             let route = |from, to| Route { session: &terms.session, roll: &place.roll, from, to };
-            let neighbour = Neighbour {
+            neighbours.push(Neighbour {
                 rank,
                 identity: peer.identity,
                 open_key: route(rank, place.rank).key(&channel),
                 pair_seed: pair_seed(&mask, &terms.session, place.rank, rank),
-            };
-            neighbours.push((neighbour, route(place.rank, rank).key(&channel)));
+            });
+            send_keys.push(route(place.rank, rank).key(&channel));
         }
         distinct(keys)?;
-        Ok(neighbours)
+        Ok((neighbours, send_keys))
     }
 }
 

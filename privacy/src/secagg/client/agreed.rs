@@ -27,7 +27,7 @@ pub(super) struct Peer {
 }
 
 impl Agreed {
-    pub(super) fn unmask(self, message: &Consistency) -> Result<Unmask, Fault> {
+    pub(super) fn unmask(&self, message: &Consistency) -> Result<Unmask, Fault> {
         let mut last = None;
         for (rank, signature) in &message.signatures {
             let signer = self.peers.iter().find(|peer| peer.rank == *rank && peer.survives);
@@ -41,6 +41,6 @@ impl Agreed {
         if have < self.threshold {
             return Err(Fault::Inconsistent { have, need: self.threshold });
         }
-        Ok(Unmask { shares: self.peers.into_iter().map(|peer| peer.share).collect() })
+        Ok(Unmask { shares: self.peers.iter().map(|peer| peer.share.clone()).collect() })
     }
 }

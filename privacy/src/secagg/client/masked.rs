@@ -28,14 +28,14 @@ pub(super) struct Held {
 }
 
 impl Masked {
-    pub(super) fn agree(self, terms: &Terms, message: Survivors, signer: &dyn Signer) -> Result<(Agreed, Alive), Fault> {
+    pub(super) fn agree(&self, terms: &Terms, message: Survivors, signer: &dyn Signer) -> Result<(Agreed, Alive), Fault> {
         let Self { place, sharers, held } = self;
         let (n, need) = (place.plan.participants(), place.plan.survivors());
         let survivors = &message.survivors;
         if survivors.universe() != n {
             return Err(Fault::Count { actual: survivors.universe(), expected: n });
         }
-        if let Some(rank) = survivors.first_beyond(&sharers) {
+        if let Some(rank) = survivors.first_beyond(sharers) {
             return Err(Fault::Resurrected { rank });
         }
         if !survivors.contains(place.rank) {
@@ -54,10 +54,10 @@ impl Masked {
         }
         let signed = message.signed_bytes(&terms.session, &place.roll);
         let signature = signer.sign(&signed);
-        let peers = held.into_iter().map(|Held { rank, identity, shares }| {
-            let survives = survivors.contains(rank);
-            let share = shares.map(|(of_key, of_seed)| if survives { of_seed } else { of_key });
-            Peer { rank, identity, survives, share }
+        let peers = held.iter().map(|Held { rank, identity, shares }| {
+            let survives = survivors.contains(*rank);
+            let share = shares.as_ref().map(|(of_key, of_seed)| if survives { of_seed } else { of_key }.clone());
+            Peer { rank: *rank, identity: *identity, survives, share }
         });
         Ok((Agreed { signed, threshold, peers: peers.collect() }, Alive { signature }))
     }

@@ -5,7 +5,9 @@
 //!             c_sk, s_sk                  b_i, pair seeds       + shares          shares               one share a peer      the answer
 //! ```
 //!
-//! A step consumes its state, so a secret that is not in the next state is wiped. [`Client`] holds whichever state it is.
+//! A step ends its state, so a secret that is not in the next state is wiped. It is wiped where it lies: a secret that moved out of a
+//! box or a list would leave a copy behind, so a step copies what the next state needs, and then the old one is dropped whole.
+//! [`Client`] holds whichever state it is.
 
 mod advertised;
 mod agreed;
@@ -128,12 +130,14 @@ impl Client {
     /// [`Fault::OutOfTurn`] if no vector is wanted; [`Fault::Vector`] for a wrong length or element: call again with a
     /// right one.
     pub fn mask(&mut self, lanes: Vec<u32>, threads: usize) -> Result<Vec<u8>, Fault> {
+        // Wiped if it is refused.
+        let mut lanes = Zeroizing::new(lanes);
         let State::Ready(ready) = &self.state else {
             return Err(if self.is_over() { Fault::Over } else { Fault::OutOfTurn { message: "a vector" } });
         };
         ready.check(&self.terms, &lanes)?;
         let State::Ready(ready) = std::mem::replace(&mut self.state, State::Over) else { unreachable!("it was looked at above") };
-        let (masked, packed) = ready.mask(&self.terms, lanes, threads);
+        let (masked, packed) = ready.mask(&self.terms, std::mem::take(&mut lanes), threads);
         self.state = State::Masked(Box::new(masked));
         Ok(packed)
     }
@@ -220,3 +224,7 @@ impl fmt::Debug for Client {
         write!(f, "Client({:?}, {state})", self.terms.session)
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/client.rs"]
+mod tests;

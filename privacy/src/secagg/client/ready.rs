@@ -48,14 +48,15 @@ impl Ready {
     }
 
     /// y_i = x_i + PRG(b_i) + Σ ±PRG(s_ij) over the neighbours in U2. After it no mask can be computed here any more.
-    pub(super) fn mask(self, terms: &Terms, mut lanes: Vec<u32>, threads: usize) -> (Masked, Vec<u8>) {
-        let rank = self.place.rank;
-        let own = own_seed(&self.own_secret, &terms.session, rank);
+    pub(super) fn mask(&self, terms: &Terms, mut lanes: Vec<u32>, threads: usize) -> (Masked, Vec<u8>) {
+        let Self { place, sharers, own_secret, holdings } = self;
+        let rank = place.rank;
+        let own = own_seed(own_secret, &terms.session, rank);
         let mut masks = vec![Mask::new(terms.suite, &own, Sign::Plus)];
-        masks.extend(self.holdings.iter().map(|peer| Mask::new(terms.suite, &peer.pair_seed, Sign::between(rank, peer.rank))));
+        masks.extend(holdings.iter().map(|peer| Mask::new(terms.suite, &peer.pair_seed, Sign::between(rank, peer.rank))));
         // What stays in the lanes is masked too: there is nothing to wipe.
         let packed = apply_and_pack(&mut lanes, &masks, terms.bits, threads);
-        let held = self.holdings.into_iter().map(|peer| Held { rank: peer.rank, identity: peer.identity, shares: peer.shares });
-        (Masked { place: self.place, sharers: self.sharers, held: held.collect() }, packed)
+        let held = holdings.iter().map(|peer| Held { rank: peer.rank, identity: peer.identity, shares: peer.shares.clone() });
+        (Masked { place: place.clone(), sharers: sharers.clone(), held: held.collect() }, packed)
     }
 }

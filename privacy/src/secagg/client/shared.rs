@@ -30,7 +30,7 @@ pub(super) struct Neighbour {
 
 impl Shared {
     /// An envelope that does not open costs its dealer's share, no more: otherwise one bad dealer could stop all its neighbours.
-    pub(super) fn open(self, terms: &Terms, message: &Delivery) -> Result<Ready, Fault> {
+    pub(super) fn open(&self, terms: &Terms, message: &Delivery) -> Result<Ready, Fault> {
         let Self { place, neighbours, own_secret } = self;
         let (n, need) = (place.plan.participants(), place.plan.survivors());
         let sharers = &message.sharers;
@@ -43,7 +43,7 @@ impl Shared {
         if sharers.count() < need {
             return Err(Fault::TooFew { phase: "behind the sharing of keys", have: sharers.count(), need });
         }
-        let neighbours: Vec<Neighbour> = neighbours.into_iter().filter(|peer| sharers.contains(peer.rank)).collect();
+        let neighbours: Vec<&Neighbour> = neighbours.iter().filter(|peer| sharers.contains(peer.rank)).collect();
         let threshold = place.plan.threshold();
         let have = neighbours.len() as u32;
         if have < threshold {
@@ -60,12 +60,12 @@ impl Shared {
             if shares.is_none() {
                 unreadable.push(peer.rank);
             }
-            holdings.push(Holding { rank: peer.rank, identity: peer.identity, pair_seed: peer.pair_seed, shares });
+            holdings.push(Holding { rank: peer.rank, identity: peer.identity, pair_seed: peer.pair_seed.clone(), shares });
         }
         let readable = have - unreadable.len() as u32;
         if readable < threshold {
             return Err(Fault::Unreadable { readable, need: threshold, unreadable });
         }
-        Ok(Ready { place, sharers: message.sharers.clone(), own_secret, holdings })
+        Ok(Ready { place: place.clone(), sharers: message.sharers.clone(), own_secret: own_secret.clone(), holdings })
     }
 }

@@ -105,17 +105,20 @@ impl Unmasking {
             return Err(fault);
         }
         // Everything is recovered and checked before the first mask comes off.
-        let secrets = self.sharers.iter().map(|owner| Ok((owner, self.recover(terms, owner)?)));
-        let secrets = secrets.collect::<Result<Vec<_>, Fault>>()?;
+        let mut secrets = Vec::with_capacity(self.sharers.count() as usize);
+        for owner in self.sharers.iter() {
+            secrets.push((owner, self.recover(terms, owner)?));
+        }
         let mut masks = Vec::with_capacity(BATCH);
         let lanes = self.sum.lanes_mut();
-        for (owner, secret) in secrets {
+        for (owner, secret) in &secrets {
+            let owner = *owner;
             if self.survivors.contains(owner) {
-                masks.push(Mask::new(terms.suite, &own_seed(&secret, &terms.session, owner), Sign::Minus));
+                masks.push(Mask::new(terms.suite, &own_seed(secret, &terms.session, owner), Sign::Minus));
             } else {
                 // The vectors of its surviving neighbours still hold the masks that they share with it.
                 for peer in self.roster.neighbours_in(owner, &self.survivors) {
-                    let agreed = agree(&secret, &self.roster.members[peer as usize].mask_key);
+                    let agreed = agree(secret, &self.roster.members[peer as usize].mask_key);
                     let agreed = agreed.ok_or(Fault::LowOrderKey { rank: peer })?;
                     let seed = pair_seed(&agreed, &terms.session, owner, peer);
                     masks.push(Mask::new(terms.suite, &seed, Sign::between(peer, owner).opposite()));

@@ -229,16 +229,7 @@ fn a_cheating_dealer_is_named() {
         let mut world = World::new(10, setting(), 3);
         let session = world.terms.session;
         let cheat = 7u32;
-        // Its secrets are known here: channel, mask, nonce, in the order of drawing.
-        let mut next = 0;
-        let mut random = |bytes: &mut [u8]| {
-            next += 1;
-            bytes.fill(next);
-        };
-        let identity = world.keys[7].identity();
-        let mut cx = Cx { signer: &world.keys[7], vouch: &vouch, random: &mut random };
-        let (_, first) = Client::begin(world.terms.clone(), &OPEN, context_of(&identity).to_vec(), &mut cx).unwrap();
-        world.first[7] = first;
+        world.begin_known(7, 1);
         world.advertise(|_| true).unwrap();
         world.exchange(|i| i != cheat);
 

@@ -1,6 +1,6 @@
 //! Attacks by the server on one client: each refused by name, and nothing is left of the client's secrets (notes 7.5).
 //!
-//! What "nothing is left" means: a step consumes its state, every state's secrets are `Zeroizing` or `ZeroizeOnDrop`
+//! What "nothing is left" means: a step ends its state, every state's secrets are `Zeroizing` or `ZeroizeOnDrop`
 //! (checked by the compiler below), and the client is in the state `Over`, which has no fields.
 
 use zeroize::{ZeroizeOnDrop, Zeroizing};

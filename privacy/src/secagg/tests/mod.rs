@@ -1,10 +1,13 @@
 //! Whole sessions: exactness, privacy, attacks, and a simulation of a bad network.
 
+mod dropouts;
 mod exact;
+mod fuzz;
 mod lying_peer;
 mod lying_server;
 mod private;
 mod simulation;
+mod two_stories;
 
 use std::rc::Rc;
 
@@ -38,9 +41,47 @@ impl Signer for Key {
 }
 
 /// What a client sends.
+#[derive(Clone)]
 pub(super) enum Answer {
     Message(Vec<u8>),
     Vector(Vec<u8>),
+}
+
+impl Answer {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Message(bytes) | Self::Vector(bytes) => bytes,
+        }
+    }
+    /// The same kind of packet with other bytes.
+    pub(super) fn with(&self, bytes: Vec<u8>) -> Self {
+        match self {
+            Self::Message(_) => Self::Message(bytes),
+            Self::Vector(_) => Self::Vector(bytes),
+        }
+    }
+}
+
+/// Reads `bytes` as everything that there is: without a panic, and what is read has this one encoding.
+pub(super) fn every_decoder(session: &Session, bytes: &[u8]) {
+    use message::{Advertise, Alive, Consistency, Delivery, Introduction, ShareKeys, Survivors, Unmask, peek};
+    fn one<M: Message>(session: &Session, bytes: &[u8]) {
+        if let Ok(message) = M::decode(session, bytes) {
+            assert_eq!(message.encode(session), bytes, "a message has one encoding");
+        }
+    }
+    one::<Advertise>(session, bytes);
+    one::<ShareKeys>(session, bytes);
+    one::<Alive>(session, bytes);
+    one::<Unmask>(session, bytes);
+    one::<Introduction>(session, bytes);
+    one::<Delivery>(session, bytes);
+    one::<Survivors>(session, bytes);
+    one::<Consistency>(session, bytes);
+    let _ = peek(bytes);
+    if let Ok(terms) = Terms::decode(bytes) {
+        assert_eq!(terms.encode(), bytes);
+    }
 }
 
 /// A cohort, its vectors, and a server, all in one place.
@@ -107,6 +148,18 @@ impl World {
         Client::begin(self.terms.clone(), policy, context_of(&key.identity()).to_vec(), &mut cx)
     }
 
+    /// Client `i` begins anew with draws that the test knows: 32 bytes of `first` for its channel key, of `first + 1` for its mask
+    /// key, of `first + 2` for its nonce.
+    pub(super) fn begin_known(&mut self, i: usize, first: u8) {
+        let key = &self.keys[i];
+        let mut next = first..;
+        let mut random = |bytes: &mut [u8]| bytes.fill(next.next().expect("few draws"));
+        let mut cx = Cx { signer: key, vouch: &vouch, random: &mut random };
+        let begun = Client::begin(self.terms.clone(), &OPEN, context_of(&key.identity()).to_vec(), &mut cx);
+        let (client, bytes) = begun.unwrap();
+        (self.clients[i], self.first[i]) = (Some(client), bytes);
+    }
+
     /// Hands a message of the server to client `i`.
     pub(super) fn deliver(&mut self, i: usize, bytes: &[u8]) -> Result<Reply, Fault> {
         let rng = &mut self.rng;
@@ -143,14 +196,16 @@ impl World {
             Reply::WantsVector => Answer::Vector(self.masked(i as usize)),
         }
     }
+    /// What becomes of it at the server.
+    pub(super) fn send(&mut self, i: u32, answer: &Answer) -> Result<Receipt, Fault> {
+        match answer {
+            Answer::Message(bytes) => self.server.receive(i, bytes),
+            Answer::Vector(packed) => self.server.receive_vector(i, &self.terms.session, &[packed]),
+        }
+    }
     /// The server takes it.
     pub(super) fn take(&mut self, i: u32, answer: &Answer) {
-        let session = self.terms.session;
-        let receipt = match answer {
-            Answer::Message(bytes) => self.server.receive(i, bytes),
-            Answer::Vector(packed) => self.server.receive_vector(i, &session, &[packed]),
-        };
-        assert_eq!(receipt, Ok(Receipt::Taken));
+        assert_eq!(self.send(i, answer), Ok(Receipt::Taken));
     }
 
     pub(super) fn masked(&mut self, i: usize) -> Vec<u8> {

@@ -5,7 +5,7 @@
 use super::*;
 use crate::{
     secagg::{
-        channel::{self, Which},
+        channel::{self, Secret, Which},
         mask::{Mask, Sign, apply},
         message::{Advertise, ShareKeys, Unmask},
         shamir::{Recovery, Share},
@@ -103,23 +103,47 @@ fn inputs_of_equal_sum_look_alike() {
     }
 }
 
+/// A cohort of six whose vectors are all threes.
+fn threes() -> World {
+    let mut world = World::new(6, Terms { length: 60_000.try_into().unwrap(), ..terms(Profile::SemiMalicious, 0.2, 1) }, 1);
+    world.vectors = vec![vec![3; 60_000]; 6];
+    world
+}
+
+/// One phase with everybody; gives what `of` sent.
+fn overhear(world: &mut World, of: u32) -> Answer {
+    world.exchange(|i| i != of);
+    let answer = world.answer(of);
+    world.take(of, &answer);
+    answer
+}
+
+/// Low and high bits look uniform.
+fn hidden(lanes: &[u32]) -> bool {
+    [0, 14].iter().all(|shift| deviation(&cells(64, lanes.iter().map(|lane| lane >> shift & 63))) < 4.9)
+}
+
+/// The share of `owner`'s secret in what `holder` answers at the end, and that it is of `which`, by what the owner committed to.
+fn given(world: &mut World, owner: u32, holder: u32, which: Which, dealt: &ShareKeys) -> Share {
+    let answer = world.answer(holder);
+    world.take(holder, &answer);
+    let session = &world.terms.session;
+    let at = |of: u32, among: u32| (of - u32::from(of > among)) as usize;
+    let share = Unmask::decode(session, answer.bytes()).unwrap().shares.swap_remove(at(owner, holder)).unwrap();
+    let [of_key, of_seed] = dealt.dealt[at(holder, owner)].commitments;
+    let committed = if which == Which::Key { of_key } else { of_seed };
+    assert_eq!(channel::commit_share(&share, which, session, owner, holder), committed);
+    share
+}
+
 /// Bonawitz et al., §4: a vector that comes when its owner has been given up is still hidden by the owner's second mask, although
 /// the server can rebuild all its pair masks.
 #[test]
 fn a_late_vector_stays_hidden() {
-    let n = 6;
     let late = 5u32;
-    let mut world = World::new(n, Terms { length: 60_000.try_into().unwrap(), ..terms(Profile::SemiMalicious, 0.2, 1) }, 1);
-    world.vectors = vec![vec![3; 60_000]; n as usize];
+    let mut world = threes();
     world.advertise(|_| true).unwrap();
-    let mut commitments = Vec::new();
-    for i in 0..n {
-        let answer = world.answer(i);
-        if let (Answer::Message(bytes), true) = (&answer, i == late) {
-            commitments = ShareKeys::decode(&world.terms.session, bytes).unwrap().dealt;
-        }
-        world.take(i, &answer);
-    }
+    let dealt = overhear(&mut world, late);
     world.server.close().unwrap();
     world.exchange(|i| i != late);
     let Answer::Vector(packed) = world.answer(late) else { panic!("a vector") };
@@ -128,18 +152,10 @@ fn a_late_vector_stays_hidden() {
     world.server.close().unwrap();
 
     // What the server is told: five shares of the mask key of the late one, none of its seed.
-    let mut shares: Vec<(u32, Share)> = Vec::new();
-    for i in 0..late {
-        let Answer::Message(bytes) = world.answer(i) else { panic!("shares are a message") };
-        let share = Unmask::decode(&world.terms.session, &bytes).unwrap().shares.pop().flatten().unwrap();
-        let [of_key, _] = commitments[i as usize].commitments;
-        assert_eq!(channel::commit_share(&share, Which::Key, &world.terms.session, late, i), of_key);
-        shares.push((i, share));
-        world.take(i, &Answer::Message(bytes));
-    }
-    let threshold = world.server.plan().unwrap().threshold() as usize;
-    let holders: Vec<u32> = shares[..threshold].iter().map(|(holder, _)| *holder).collect();
-    let key = Recovery::new(&holders).secret(shares.iter().map(|(_, share)| share)).unwrap();
+    let dealt = ShareKeys::decode(&world.terms.session, dealt.bytes()).unwrap();
+    let shares: Vec<Share> = (0..late).map(|i| given(&mut world, late, i, Which::Key, &dealt)).collect();
+    let holders: Vec<u32> = (0..world.server.plan().unwrap().threshold()).collect();
+    let key = Recovery::new(&holders).secret(&shares).unwrap();
     let advert = |i: u32| Advertise::decode(&world.terms.session, &world.first[i as usize]).unwrap();
     assert_eq!(channel::public(&key), advert(late).mask_key);
 
@@ -152,11 +168,50 @@ fn a_late_vector_stays_hidden() {
         })
         .collect();
     apply(&mut lanes, &masks, 1);
-    assert!(deviation(&cells(64, lanes.iter().map(|lane| lane & 63))) < 4.9);
-    assert!(deviation(&cells(64, lanes.iter().map(|lane| lane >> 14 & 63))) < 4.9);
+    assert!(hidden(&lanes));
     let sum = world.server.open(1).unwrap();
     assert!(sum.accumulator.residues().all(|lane| lane == 15));
     assert_eq!(sum.survivors, [0, 1, 2, 3, 4]);
+}
+
+/// Bonawitz et al., §4, the other secret: the own mask of everybody in the sum is opened, and its vector is still hidden by the masks
+/// that it shares with honest neighbours, although t - 1 others give the server theirs.
+#[test]
+fn an_opened_own_mask_leaves_the_vector_hidden() {
+    let victim = 2u32;
+    let neighbours = [0, 1, 3, 4, 5];
+    let mut world = threes();
+    // Mask keys are 32 bytes of 10·i + 2.
+    (0..6).for_each(|i| world.begin_known(i, 10 * i as u8 + 1));
+    world.advertise(|_| true).unwrap();
+    let dealt = overhear(&mut world, victim);
+    world.server.close().unwrap();
+    let masked = overhear(&mut world, victim);
+    world.server.close().unwrap();
+    world.exchange(|_| true);
+    world.server.close().unwrap();
+
+    let session = world.terms.session;
+    let dealt = ShareKeys::decode(&session, dealt.bytes()).unwrap();
+    let shares = neighbours.map(|i| given(&mut world, victim, i, Which::Seed, &dealt));
+    let threshold = world.server.plan().unwrap().threshold() as usize;
+    let secret = Recovery::new(&neighbours[..threshold]).secret(&shares).unwrap();
+    let mut lanes = wire::unpack(masked.bytes(), 60_000, world.terms.bits).unwrap();
+    let mut off = |seed: Secret, sign| {
+        apply(&mut lanes, &[Mask::new(world.terms.suite, &seed, sign)], 1);
+        lanes.iter_mut().for_each(|lane| *lane &= world.terms.bits.mask());
+        (hidden(&lanes), lanes.iter().all(|lane| *lane == 3))
+    };
+    assert_eq!(off(channel::own_seed(&secret, &session, victim), Sign::Minus), (true, false));
+    let key = Advertise::decode(&session, &world.first[victim as usize]).unwrap().mask_key;
+    for (told, peer) in (1..).zip(neighbours) {
+        let agreed = channel::agree(&[10 * peer as u8 + 2; 32].into(), &key).unwrap();
+        let seed = channel::pair_seed(&agreed, &session, peer, victim);
+        // The test has power: with the masks of all neighbours off, the plain vector is there.
+        let (all, sign) = (told == neighbours.len(), Sign::between(victim, peer).opposite());
+        assert_eq!(off(seed, sign), (!all, all), "without the masks of {told} neighbours, t = {threshold}");
+    }
+    assert!(world.server.open(1).unwrap().accumulator.residues().all(|lane| lane == 18));
 }
 
 /// Seeds, keys and masks of two sessions of the same cohort have nothing in common, even if the vectors are the same.
