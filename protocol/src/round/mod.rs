@@ -111,7 +111,7 @@
 //! | a node dies | its secrets are gone, and with them its part in the session; one that it was charged for it does not enter again. It trains again, to the same bits: the seed comes from the run's seed, the round and its name |
 //!
 //! So without noise, with `minimum = size` and deadlines that outlast the restarts, the final model is bit-equal however often anything
-//! died. `protocol/tests/round.rs` tries that in clear, `protocol/tests/secure/main.rs` with masks, noise and nodes that leave in every stage.
+//! died. `protocol/tests/round/main.rs` tries that in clear, `protocol/tests/secure/main.rs` with masks, noise and nodes that leave in every stage.
 //!
 //! ## Who learns what
 //!

@@ -1,6 +1,6 @@
 //! What should happen: rounds follow one another, the cohort closes early, stragglers are dropped, restarts cost nothing.
 //! What should not happen: an update counted twice, a late or foreign one counted at all, a round below its minimum.
-//! Random interleavings of all this are in `tests/round.rs`.
+//! Random interleavings of all this are in `tests/round/main.rs`.
 
 use std::time::Duration;
 

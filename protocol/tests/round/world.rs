@@ -1,13 +1,8 @@
-//! A whole run under random interleavings, crashes and faults, with the real machines of both ends and the real encoding.
-//!
-//! A simulated world of one coordinator and some nodes is driven by a list of [`Op`]s; after each step the invariants below
-//! are checked. When the list is used up the world becomes kind (everyone answers, nothing crashes), and the run must end.
-//! A failing list is printed by proptest and replays.
+//! A coordinator and some nodes in one process, moved by [`Op`]s, with the invariants that are checked after each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use proptest::prelude::*;
 use sapwood_privacy::{Accumulator, Contribution};
 use sapwood_protocol::{
     Cx, Decision, Digest, Fault, Machine, NodeId, Secrets, SessionId, Timestamp,
@@ -30,7 +25,7 @@ impl Secrets for Counter {
 
 /// What may happen next.
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     /// The coordinator carries out its next effect.
     Effect,
     /// The coordinator's process dies and starts again from its events.
@@ -55,24 +50,6 @@ enum Op {
     Wait(u16),
 }
 
-fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let node = 0usize..6;
-    let op = prop_oneof![
-        20 => Just(Op::Effect),
-        2 => Just(Op::Crash),
-        15 => node.clone().prop_map(Op::Deliver),
-        15 => node.clone().prop_map(Op::Train),
-        1 => node.clone().prop_map(Op::Fail),
-        15 => node.clone().prop_map(Op::Answer),
-        3 => node.clone().prop_map(Op::Repeat),
-        2 => node.clone().prop_map(Op::Restart),
-        2 => node.clone().prop_map(Op::Toggle),
-        3 => (node, 0u8..4).prop_map(|(n, k)| Op::Attack(n, k)),
-        4 => (1u16..40).prop_map(Op::Wait),
-    ];
-    prop::collection::vec(op, 0..400)
-}
-
 /// What a node sends.
 #[derive(Clone, Debug)]
 enum Answer {
@@ -81,14 +58,14 @@ enum Answer {
 }
 
 #[derive(Default)]
-struct Node {
+pub(crate) struct Node {
     /// Survives a restart, as it is on the node's disk.
     events: Vec<sapwood_protocol::round::NodeEvent>,
     machine: NodeRound,
     /// Does not.
     training: Option<(Box<Task>, Digest)>,
     update: Option<Vec<f32>>,
-    trained: BTreeMap<(u32, u32), u32>,
+    pub(crate) trained: BTreeMap<(u32, u32), u32>,
     /// At least once, in order: the coordinator's outbox.
     inbox: VecDeque<NodeInput>,
     outbox: VecDeque<Answer>,
@@ -98,23 +75,23 @@ struct Node {
     away: bool,
 }
 
-struct World {
+pub(crate) struct World {
     spec: Spec,
     names: Vec<NodeId>,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     now: Timestamp,
     secrets: Counter,
     /// The store: events and objects survive a crash.
-    events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     objects: BTreeMap<Digest, Vec<f32>>,
     /// The process: these do not.
-    run: Run,
+    pub(crate) run: Run,
     effects: VecDeque<Effect>,
     held: BTreeMap<(NodeId, Digest), Vec<u8>>,
     sum: Option<(SessionId, Accumulator, BTreeSet<NodeId>)>,
 }
 
-fn spec(size: u32, minimum: u32, over: f64, rounds: u32, attempts: u32) -> Spec {
+pub(crate) fn spec(size: u32, minimum: u32, over: f64, rounds: u32, attempts: u32) -> Spec {
     let text = format!(
         "name = \"r\"\nseed = 3\n[model]\nfile = \"m\"\n[train]\nrounds = {rounds}\n[cohort]\nsize = {size}\nminimum = {minimum}\n\
          over_selection = {over:?}\n[secure_aggregation]\nmode = \"off\"\n[privacy]\nunit = \"none\"\n[strategy]\nweights = \"uniform\"\n\
@@ -134,7 +111,7 @@ fn train(params: &[f32], terms: &Terms, node: &NodeId) -> Vec<f32> {
 }
 
 impl World {
-    fn new(spec: Spec, nodes: usize) -> Self {
+    pub(crate) fn new(spec: Spec, nodes: usize) -> Self {
         let names: Vec<NodeId> = (0..nodes).map(|i| format!("n{i}").parse().unwrap()).collect();
         let initial = vec![0.5; DIMENSION];
         let created = Created {
@@ -206,7 +183,7 @@ impl World {
         self.nodes[i].inbox.push_back(message);
     }
 
-    fn effect(&mut self) -> bool {
+    pub(crate) fn effect(&mut self) -> bool {
         let Some(effect) = self.effects.pop_front() else { return false };
         match effect {
             Effect::AskRoster => {
@@ -266,7 +243,7 @@ impl World {
     }
 
     /// `kill -9`: what is in memory is gone, the store and the outbox stay.
-    fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.effects.clear();
         self.held.clear();
         self.sum = None;
@@ -393,7 +370,7 @@ impl World {
         assert_eq!(self.events.len(), before, "a refused update leaves no trace");
     }
 
-    fn apply(&mut self, op: Op) {
+    pub(crate) fn apply(&mut self, op: Op) {
         let n = self.nodes.len();
         match op {
             Op::Effect => {
@@ -449,7 +426,7 @@ impl World {
     }
 
     /// From now on everything works; the run must end.
-    fn be_kind(&mut self) {
+    pub(crate) fn be_kind(&mut self) {
         for i in 0..self.nodes.len() {
             if self.nodes[i].away {
                 self.apply(Op::Toggle(i));
@@ -531,83 +508,5 @@ impl World {
         assert!(view.privacy.contains("in clear"));
         let json = serde_json::to_string(&view).unwrap();
         assert_eq!(serde_json::from_str::<RunView>(&json).unwrap(), view);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
-
-    /// Whatever happens, the invariants hold; and once the world is kind the run ends, with all its rounds or with a reason.
-    #[test]
-    fn a_run_survives_any_interleaving(
-        ops in ops(), size in 2u32..5, slack in 0u32..3, over in prop_oneof![Just(0.0), Just(0.5)], extra in 0usize..2,
-    ) {
-        let minimum = size.saturating_sub(slack).max(1);
-        let spec = spec(size, minimum, over, 3, 50);
-        let asked = spec.cohort.asked() as usize;
-        let mut world = World::new(spec, asked + extra);
-        for op in ops {
-            if world.run.is_over() {
-                break;
-            }
-            world.apply(op);
-        }
-        world.be_kind();
-        match world.run.state() {
-            RunState::Released => prop_assert_eq!(world.run.rounds().len(), 3),
-            RunState::Failed => prop_assert!(world.run.detail().unwrap().contains("failed 50 times")),
-            other => prop_assert!(false, "{other}"),
-        }
-        // Until it dies or forgets, a node trains once for a round, however many attempts the round took.
-        for node in &world.nodes {
-            prop_assert!(node.trained.values().all(|times| *times <= 1), "{:?}", node.trained);
-        }
-    }
-
-    /// With minimum = cohort the final model is bit-equal however often the coordinator or a node died.
-    #[test]
-    fn crashes_do_not_change_a_bit(
-        ops in prop::collection::vec(prop_oneof![
-            12 => Just(Op::Effect), 2 => Just(Op::Crash), 8 => (0usize..4).prop_map(Op::Deliver), 8 => (0usize..4).prop_map(Op::Train),
-            8 => (0usize..4).prop_map(Op::Answer), 2 => (0usize..4).prop_map(Op::Restart), 2 => (0usize..4).prop_map(Op::Repeat),
-        ], 0..300),
-        nodes in 4usize..6,
-    ) {
-        let mut calm = World::new(spec(4, 4, 0.0, 3, 1), nodes);
-        calm.be_kind();
-        let mut rough = World::new(spec(4, 4, 0.0, 3, 1), nodes);
-        for op in ops {
-            rough.apply(op);
-        }
-        rough.be_kind();
-        prop_assert_eq!(rough.run.state(), RunState::Released);
-        prop_assert_eq!(rough.run.params(), calm.run.params());
-        let cohorts = |world: &World| world.run.rounds().iter().map(|round| round.cohort.clone()).collect::<Vec<_>>();
-        prop_assert_eq!(cohorts(&rough), cohorts(&calm));
-    }
-
-    /// A crash after any prefix of the events leads to the end, and to the same model.
-    #[test]
-    fn any_prefix_recovers(cut in 0usize..60) {
-        let mut whole = World::new(spec(3, 3, 0.0, 2, 1), 3);
-        whole.be_kind();
-        let mut again = World::new(spec(3, 3, 0.0, 2, 1), 3);
-        // Events up to the cut are in the store; the outbox of that time is delivered, the nodes know nothing else.
-        while again.events.len() < cut.min(whole.events.len()) && !again.run.is_over() {
-            if !again.effect() {
-                for i in 0..3 {
-                    for op in [Op::Deliver(i), Op::Train(i), Op::Answer(i)] {
-                        if again.events.len() < cut {
-                            again.apply(op);
-                        }
-                    }
-                }
-            }
-        }
-        again.crash();
-        again.crash();
-        again.be_kind();
-        prop_assert_eq!(again.run.state(), RunState::Released);
-        prop_assert_eq!(again.run.params(), whole.run.params());
     }
 }
