@@ -17,9 +17,7 @@ pub const fn packed_len(n: usize, bits: Bits) -> usize {
 /// # Errors
 /// [`Fault::Element`] for the first lane of 2^b or more.
 pub fn pack(lanes: &[u32], bits: Bits) -> Result<Vec<u8>, Fault> {
-    let mask = bits.mask();
-    if lanes.iter().fold(0, |all, lane| all | lane) & !mask != 0 {
-        let index = lanes.iter().position(|lane| lane & !mask != 0).unwrap_or_default();
+    if let Some(index) = lanes.iter().position(|lane| lane & !bits.mask() != 0) {
         return Err(Fault::Element { index, value: lanes[index], bits: bits.get() });
     }
     let mut bytes = vec![0; packed_len(lanes.len(), bits)];

@@ -15,17 +15,12 @@ pub const LEAST_SIGMA: u32 = 4;
 
 /// τ: how far the sum of `nodes` shares may be from one discrete Gaussian, per coordinate.
 pub fn tau(nodes: u32, sigma_squared: f64) -> f64 {
-    // Terms fall with k, so those beyond the first 10,000 are bounded by the last one seen.
     let exponent = -2.0 * PI * PI * sigma_squared;
-    let mut sum = 0.0;
-    for k in 1..nodes {
-        let term = (exponent * f64::from(k) / f64::from(k + 1)).exp();
-        sum += term;
-        if k > 10_000 {
-            sum += term * f64::from(nodes - k);
-            break;
-        }
-    }
+    let term = |k: u32| (exponent * f64::from(k) / f64::from(k + 1)).exp();
+    let last = nodes.saturating_sub(1);
+    // Terms fall with k, so those beyond the first 10,000 are bounded by the last one added.
+    let added = last.min(10_000);
+    let sum = (1..=added).map(term).sum::<f64>() + term(added) * f64::from(last - added);
     10.0 * sum
 }
 

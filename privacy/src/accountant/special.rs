@@ -52,10 +52,14 @@ mod tests {
         assert!((normal_between(10.0, 11.0) / 7.619_661_785_674e-24 - 1.0).abs() < 1e-6);
         // Both sides of where the series takes over.
         assert!((log_erfc(24.999_999) - log_erfc(25.000_001) - 1e-4).abs() < 1e-6);
+        assert!((log_erfc(26.0) + 679.831_199_763_194_3).abs() < 1e-9, "by a continued fraction");
         assert!((log_erfc(3.0) - libm::erfc(3.0).ln()).abs() < 1e-15);
         assert!((log_add(1.0, 2.0) - (1f64.exp() + 2f64.exp()).ln()).abs() < 1e-15);
         assert!((log_sub(2.0, 1.0).unwrap() - (2f64.exp() - 1f64.exp()).ln()).abs() < 1e-15);
         assert_eq!(log_sub(1.0, 2.0), None);
+        assert_eq!(log_sub(1.0, 1.0), Some(f64::NEG_INFINITY));
+        assert!((log_sub(0.0, -1e-17).unwrap() - 1e-17f64.ln()).abs() < 1e-12, "what all but cancels keeps its digits");
+        assert!((log_sub(0.0, -50.0).unwrap() / -(-50f64).exp() - 1.0).abs() < 1e-12, "and so does what hardly counts");
         assert_eq!(log_sub(1.0, f64::NEG_INFINITY), Some(1.0));
         assert_eq!(log_add(f64::NEG_INFINITY, f64::NEG_INFINITY), f64::NEG_INFINITY);
     }

@@ -238,6 +238,7 @@ fn questions_without_an_answer_are_refused() {
     }
     assert!(matches!(epsilon(Accountant::Pld, &gaussian, 1e-30), Err(Fault::DeltaTooSmall { .. })));
     assert!(matches!(zcdp::epsilon(-1.0, 1e-5), Err(Fault::Rho { .. })));
+    assert!(matches!(zcdp::delta(0.1, 0.0), Err(Fault::Epsilon { .. })));
     assert!(matches!(zcdp::rho(f64::INFINITY, 1e-5), Err(Fault::Epsilon { .. })));
     let (a, b) = (Pld::with_interval(&gaussian, 1e-3).unwrap(), Pld::with_interval(&gaussian, 2e-3).unwrap());
     assert!(matches!(a.compose(&b), Err(Fault::Grids { .. })));

@@ -136,8 +136,17 @@ mod tests {
     }
 
     #[test]
+    fn what_rounding_makes_too_long_is_shortened_again() {
+        // The norm, √(1 + 2^-52), is 1.0 to the last bit of a float: the grid holds 2^40 and 2^14, and 2^80 + 2^28 is too much.
+        let (out, clipped) = clip(&[1.0, 2f32.powi(-26)], 1.0);
+        assert_eq!(out, [(1 << 40) - (1 << 17), (1 << 14) - 1]);
+        assert!(!clipped.clipped, "a norm of exactly the clip norm is not above it");
+    }
+
+    #[test]
     fn the_clip_norm_moves_toward_the_quantile_and_stays_in_its_range() {
         let adaptive = AdaptiveClip::new(0.5, 0.2, 0.1, 10.0).unwrap();
+        assert_eq!(adaptive.quantile(), 0.5);
         assert!(adaptive.next(1.0, 0.5) < 1.0, "all below: shrink");
         assert!(adaptive.next(1.0, -0.5) > 1.0, "all above: grow");
         assert_eq!(adaptive.next(1.0, 0.0), 1.0);

@@ -41,10 +41,6 @@ impl Share {
     pub fn lanes(&self) -> &[u32] {
         &self.lanes
     }
-    /// The same, to change in place modulo 2^32.
-    pub fn lanes_mut(&mut self) -> &mut [u32] {
-        &mut self.lanes
-    }
     /// The packed vector; lanes are reduced modulo 2^b.
     pub fn pack(&self) -> Vec<u8> {
         let mut packer = wire::Packer::new(self.lanes.len(), self.bits);

@@ -108,13 +108,17 @@ fn weights_count_inside_the_sum() {
     }
     assert!((release.statistics[0] - 2.75).abs() < 0.1, "{:?}", release.statistics);
     assert!(distance(&release.update, &expected) < 0.1);
-    // Nobody counts: the quotient would be noise.
-    let mut nothing = mechanism.accumulator();
-    for node in 0..10 {
-        let (share, _) = mechanism.clone().with_noise(0).encode_node(&update(node, 100, 1.0), &[], 0, ROTATION, seed(node)).unwrap();
-        nothing.add_packed(&share.pack()).unwrap();
+    // Of ten nodes, one counts for a twentieth: less than a hundredth each, where the quotient would be noise.
+    let silent = mechanism.clone().with_noise(0);
+    for (examples, lost) in [(0, true), (5, true), (20, false)] {
+        let mut sum = mechanism.accumulator();
+        for node in 0..10 {
+            let examples = if node == 0 { examples } else { 0 };
+            let (share, _) = silent.encode_node(&update(node, 100, 1.0), &[], examples, ROTATION, seed(node)).unwrap();
+            sum.add_packed(&share.pack()).unwrap();
+        }
+        assert_eq!(mechanism.decode(&sum, ROTATION) == Err(Fault::WeightLost), lost, "{examples}");
     }
-    assert_eq!(mechanism.decode(&nothing, ROTATION), Err(Fault::WeightLost));
 }
 
 #[test]
@@ -301,6 +305,13 @@ fn what_does_not_fit_is_refused() {
         sum.add_packed(&node.encode_node(&[0.0; 100], &[0.0], 1, ROTATION, seed(number)).unwrap().0.pack()).unwrap();
     }
     assert_eq!(node.decode(&sum, ROTATION), Err(Fault::TooFewSurvivors { survivors: 7, minimum: 8 }));
+    let other = |bits: u8| Accumulator::new(node.accumulator().len(), Bits::new(bits).unwrap(), 10);
+    assert_eq!(node.decode(&other(node.parameters().bits.get() - 1), ROTATION), Err(Fault::Mismatch));
+    let mut crowd = Accumulator::new(node.accumulator().len(), node.parameters().bits, 11);
+    for _ in 0..11 {
+        crowd.add_packed(&vec![0; node.packed_len()]).unwrap();
+    }
+    assert_eq!(node.decode(&crowd, ROTATION), Err(Fault::Mismatch), "more than take part");
     assert_eq!(node.decode(&Accumulator::new(64, node.parameters().bits, 10), ROTATION), Err(Fault::Mismatch));
     assert!(matches!(Mechanism::new(Parameters { sigma: 3, ..node.parameters().clone() }, 1.0), Err(Fault::Sigma { sigma: 3, least: 4 })));
     assert!(Mechanism::new(Parameters { step: 0, ..node.parameters().clone() }, 1.0).is_err());

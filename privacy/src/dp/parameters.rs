@@ -262,9 +262,6 @@ impl Parameters {
         if self.trust == Trust::Distributed && (self.colluders == 0 || self.colluders >= self.minimum) {
             return conflict("at least one node of the sum is assumed to collude, and at least one not to");
         }
-        if self.fraction() < 12 {
-            return conflict("so many units a node in so many dimensions do not fit 64 bits; lower units_per_node");
-        }
         // A rotated sum plus the dither stays below 2^63.
         if self.step == 0 || self.step > 1 << 61 {
             return Err(Fault::Range { what: "a grid step", value: self.step as f64, range: "from 1 to 2^61 fine units" });
@@ -282,10 +279,14 @@ pub(crate) fn padded(len: usize) -> usize {
     len.min(1 << MOST_LOG).next_power_of_two()
 }
 
-/// As [`Parameters::fraction`], before there are any.
+/// As [`Parameters::fraction`], before there are any: 13 or more.
 pub(crate) fn fraction(padded: usize, units_per_node: u32) -> u32 {
-    // √D·units·√17·2^f < 2^62.
+    // √D·units·√17·2^f < 2^62, where √D takes 14 bits at most and the units 32.
     let root = padded.ilog2().div_ceil(2);
     let units = u32::BITS - units_per_node.leading_zeros();
-    FRACTION.min(62u32.saturating_sub(root + units + 3))
+    FRACTION.min(62 - (root + units + 3))
 }
+
+#[cfg(test)]
+#[path = "parameters_tests.rs"]
+mod tests;

@@ -341,7 +341,8 @@ impl Goal {
         };
         // By eighths of a power of two: an interval of useful steps is wider than that.
         let mut high = (0..=61 * 8).map(|e| (f64::from(e) / 8.0).exp2() as u64).find(|step| fits(*step))?;
-        let mut low = ((high as f64 / 1.1) as u64).max(1) - 1;
+        // The step before it, or a smaller one.
+        let mut low = (high as f64 / 1.1) as u64;
         while high - low > 1 {
             let middle = low.midpoint(high);
             if fits(middle) { high = middle } else { low = middle }

@@ -73,6 +73,21 @@ fn the_promise_is_kept_and_nearly_used_up() {
     }
 }
 
+/// Where vectors are a few grid units long, whole numbers cost much: the noise makes up for it.
+#[test]
+fn coarse_grids_keep_the_promise() {
+    let mut made_up = 0;
+    for (dimension, epsilon, b) in (1..=6).flat_map(|d| (1..=8).flat_map(move |e| [8, 10, 12].map(|b| (d, f64::from(e) * 6.0, b)))) {
+        let coarse =
+            Request { unit: Unit::Example, epsilon, cohort: 4, dimension, bits: Some(bits(b)), rounds: 1, dropout: 0.25, ..request() };
+        let Ok(plan) = Plan::solve(&coarse) else { continue };
+        let rho = zcdp::rho(epsilon, coarse.delta).unwrap();
+        assert!(plan.parameters.worst_case_rho(Observer::Coordinator) <= rho, "{coarse:?}");
+        made_up += u32::from(Goal::new(&plan.parameters, rho).grid(bits(b)).unwrap().sigma < plan.parameters.sigma);
+    }
+    assert!(made_up > 0);
+}
+
 #[test]
 fn one_colluder_is_always_assumed_and_dropouts_are_paid_for() {
     let with = |dropout, corruption| Plan::solve(&Request { dropout, corruption, dimension: 1000, ..request() }).unwrap().parameters;
@@ -97,6 +112,11 @@ fn too_few_honest_nodes_are_refused_with_a_cohort_that_would_do() {
     assert!(Plan::solve(&Request { cohort: needed, ..tiny.clone() }).is_ok());
     let hopeless = Plan::solve(&Request { cohort: 10, dropout: 0.6, corruption: 0.6, ..tiny.clone() }).unwrap_err();
     assert!(matches!(hopeless, Fault::TooFewHonest { needed: None, .. }) && hopeless.to_string().contains("lower the dropout"));
+    // The smallest one: of two, one may drop out, and the other collude.
+    let needed = |cohort, corruption| survivors(&Request { cohort, corruption, ..tiny.clone() });
+    assert!(matches!(needed(1, 0.5), Err(Fault::TooFewHonest { needed: Some(3), .. })));
+    assert_eq!((needed(3, 0.5), needed(1_000_000, 0.1)), (Ok((2, 1)), Ok((500_000, 100_000))));
+    assert!(matches!(needed(1_000_001, 0.1), Err(Fault::Range { what: "a cohort", .. })));
     // A trusted coordinator needs nobody's noise.
     assert!(Plan::solve(&Request { trust: Trust::Central, ..tiny }).is_ok());
 }
@@ -139,6 +159,53 @@ fn settings_that_cannot_be_are_refused_by_name() {
         let refusal = Plan::solve(&bad).unwrap_err().to_string();
         assert!(refusal.contains(part), "{refusal:?} does not say {part:?}");
     }
+}
+
+/// Every figure by hand, on a grid so coarse and a ring so small that all of them count.
+#[test]
+fn the_forecast_is_what_the_formulas_say() {
+    let parameters = |unit, trust| Parameters {
+        unit,
+        trust,
+        dimension: 3,
+        coordinates: vec![Coordinate { statistic: Statistic::Reported { name: "loss".into(), bound: 6.0 }, share: 0.5 }],
+        weighting: Weighting::Uniform,
+        bits: bits(8),
+        nodes: 10,
+        minimum: 8,
+        colluders: 3,
+        units_per_node: 1,
+        divisor: 40.0,
+        // A grid unit of a quarter fine unit, over √4: γ = 1/8.
+        step: 1 << 38,
+        sigma: 4,
+    };
+    let near = |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-9, "{found} for {expected}");
+    for (unit, divisor) in [(Unit::Node, 8.0), (Unit::Example, 40.0)] {
+        for (trust, shares, honest, most) in [(Trust::Distributed, 8.0f64, 5.0f64, 10.0), (Trust::Central, 1.0, 1.0, 1.0)] {
+            let parameters = parameters(unit, trust);
+            let plan = Plan::of(&Mechanism::new(parameters.clone(), 3.0).unwrap(), 9, 1e-5).unwrap();
+            let (forecast, sigma, rho) = (&plan.forecast, 0.5, parameters.worst_case_rho(Observer::Coordinator));
+            // In clip norms of 3; a statistic of share 1/2 and bound 6 has a noise 12 times as large.
+            near(forecast.noise_per_coordinate, 3.0 * sigma * shares.sqrt() / divisor);
+            near(forecast.noise_per_statistic[0], 12.0 * sigma * shares.sqrt() / divisor);
+            near(forecast.noise_norm, forecast.noise_per_coordinate * 3f64.sqrt());
+            near(forecast.noise_to_clip, forecast.noise_norm / 3.0);
+            near(forecast.signal_to_noise_round, 3.0 / forecast.noise_norm);
+            near(forecast.signal_to_noise_run, 9.0 / forecast.noise_norm);
+            // The sum of ten vectors of norm √1.25, the rounding of ten, and the noise, over four coordinates; 2^7 units are half the ring.
+            let variance = 100.0 * 1.25 / 4.0 + 10.0 / 64.0 / 4.0 + most * sigma * sigma;
+            near(forecast.wraps_per_round, 8.0 * (-(16.0 * 16.0 / variance) / 2.0).exp());
+            near(forecast.grid_overhead, sigma / (1.25 / (2.0 * rho * honest)).sqrt());
+            near(plan.noise_multiplier, 4.0 * honest.sqrt() / (parameters.sensitivity_squared() as f64).sqrt());
+            near(plan.rho_run, 9.0 * plan.rho_round);
+            near(plan.epsilon_outsider, zcdp::epsilon(9.0 * parameters.worst_case_rho(Observer::Outsider), 1e-5).unwrap());
+            near(plan.epsilon_coordinator, zcdp::epsilon(9.0 * rho, 1e-5).unwrap());
+        }
+    }
+    // No more coordinates can wrap than there are.
+    let tiny = Parameters { nodes: 1000, minimum: 900, ..parameters(Unit::Node, Trust::Distributed) };
+    assert_eq!(Plan::of(&Mechanism::new(tiny, 3.0).unwrap(), 9, 1e-5).unwrap().forecast.wraps_per_round, 4.0);
 }
 
 /// A cohort of a thousand nodes protects a million floats badly, and the forecast says so before anything runs.

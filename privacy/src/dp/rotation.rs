@@ -124,6 +124,18 @@ mod tests {
     }
 
     #[test]
+    fn a_set_bit_is_a_minus() {
+        let mut x = [1i64; 100];
+        flip_signs(&mut x, SEED);
+        for (block, word) in x.chunks(64).zip(SEED.words()) {
+            assert_eq!(
+                block.iter().enumerate().fold(0, |bits, (i, x)| bits | u64::from(*x < 0) << i),
+                word & (u64::MAX >> (64 - block.len()))
+            );
+        }
+    }
+
+    #[test]
     fn another_seed_gives_other_signs_and_about_half_of_them() {
         let signs = |seed| {
             let mut x = vec![1i64; 10_000];

@@ -65,6 +65,41 @@ fn counts(samples: &[i64], reach: i64) -> Vec<u64> {
     counts
 }
 
+/// Another implementation of the paper's three algorithms, on integers of any size and ChaCha20 by the book, draws the same from the same
+/// words: the first ones, and 3,000 folded into one number by h ← 31·h + x modulo 2^61 - 1.
+#[test]
+fn another_implementation_draws_the_same() {
+    for (sigma, first) in [
+        (1, [1, -1, -1, 0, 0, 0, -1, -2, 0, -1]),
+        (3, [3, 1, -1, -2, -6, 4, -2, -7, -2, 2]),
+        (819, [636, -281, -660, 173, -688, -2016, -805, -1439, -2, 779]),
+        (46_341, [36_012, -15_924, -37_397, 9810, -38_962, -114_100, -45_566, -81_441, -117, 44_109]),
+    ] {
+        assert_eq!(draw(sigma, 10, 33), first, "sigma {sigma}");
+    }
+    let fold = |h: u64, x: i128| (i128::from(h) * 31 + x).rem_euclid((1 << 61) - 1) as u64;
+    for (sigma, folded) in [
+        (1, 651_476_853_558_647_917),
+        (2, 793_747_879_279_732_463),
+        (3, 823_193_788_550_682_282),
+        (17, 400_181_627_714_880_886),
+        (819, 2_106_182_513_690_132_433),
+        (5000, 2_114_938_127_257_945_500),
+        (46_340, 468_803_079_345_500_072),
+        (46_341, 2_262_844_989_795_372_615),
+        (1 << 20, 1_659_543_076_723_305_446),
+        (DiscreteGaussian::MOST, 960_412_148_636_883_430),
+    ] {
+        assert_eq!(draw(sigma, 3000, 35).into_iter().fold(0, |h, x| fold(h, x.into())), folded, "sigma {sigma}");
+        assert_eq!(DiscreteGaussian::new(sigma).unwrap().sigma(), sigma);
+    }
+    // Limits of all sizes: some reject every other word.
+    let (mut narrow, mut wide) = (random(36), random(36));
+    let limits = || (1..=3000).map(|i: u32| (i.wrapping_mul(2_654_435_761), u64::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    assert_eq!(limits().fold(0, |h, (n, _)| fold(h, below(&mut narrow, n).into())), 2_233_656_938_582_042_355);
+    assert_eq!(limits().fold(0, |h, (_, n)| fold(h, below_wide(&mut wide, n).into())), 550_158_317_123_274_601);
+}
+
 /// χ² over a million draws for each σ, upper tail beyond 4.5 deviations: 3.4e-6 each, 3e-5 together.
 #[test]
 fn frequencies_are_those_of_the_exact_distribution() {
@@ -155,6 +190,11 @@ fn a_coin_that_ties_looks_at_more_bits() {
         assert!(!coin(&mut Words(vec![THIRD + 1]), n, d));
         assert!(coin(&mut Words(vec![THIRD, THIRD, THIRD - 1]), n, d));
         assert!(!coin(&mut Words(vec![THIRD, THIRD, THIRD + 1]), n, d));
+    }
+    // 3/7 begins with 1,840,700,269, and 5/7 of a word is left.
+    for d in [7, 7 << 40] {
+        assert!(coin(&mut Words(vec![1_840_700_269, 1 << 31]), d / 7 * 3, d));
+        assert!(!coin(&mut Words(vec![1_840_700_269, 3 << 30]), d / 7 * 3, d));
     }
     // 1/2 ends: a word of exactly one half is not below it.
     assert!(!coin(&mut Words(vec![1 << 31]), 1, 2));

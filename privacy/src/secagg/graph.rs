@@ -73,7 +73,7 @@ impl Graph {
         let standing: Vec<u32> = (0..self.n).filter(|at| left.contains(self.order[*at as usize])).collect();
         let (m, step) = (standing.len(), self.clustered + 1);
         if m <= step {
-            return m <= 1 || self.clustered == 0;
+            return m <= 1;
         }
         let place = |i: usize| standing[i % m] + if i < m { 0 } else { self.n };
         let cuts: Vec<usize> = (0..m).filter(|i| place(i + step) - place(*i) > reach).collect();
@@ -89,7 +89,7 @@ fn shuffle(n: u32, seed: &[u8; 32]) -> Vec<u32> {
     let stream = Keystream::new(Suite::Aes256, seed);
     let mut buffer = Box::new([0u8; CHUNK]);
     let (mut chunk, mut used) = (0, CHUNK);
-    let mut draw = || {
+    let mut word = || {
         if used == CHUNK {
             stream.fill(chunk, buffer.as_mut_slice());
             (chunk, used) = (chunk + 1, 0);
@@ -99,17 +99,22 @@ fn shuffle(n: u32, seed: &[u8; 32]) -> Vec<u32> {
     };
     let mut order: Vec<u32> = (0..n).collect();
     for i in (1..n).rev() {
-        // Below the largest multiple of i + 1: no remainder is more likely than another.
-        let limit = u32::MAX - u32::MAX % (i + 1);
-        let j = loop {
-            let word = draw();
-            if word < limit {
-                break word % (i + 1);
-            }
-        };
+        let j = below(i + 1, &mut word);
         order.swap(i as usize, j as usize);
     }
     order
+}
+
+/// A uniformly random number below `bound`, of uniformly random words: those above the largest multiple of `bound` are passed
+/// over, so that no remainder is more likely than another.
+fn below(bound: u32, mut word: impl FnMut() -> u32) -> u32 {
+    let limit = u32::MAX - u32::MAX % bound;
+    loop {
+        let word = word();
+        if word < limit {
+            return word % bound;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -106,9 +106,6 @@ impl Mask {
 /// Adds all `masks` to `lanes`, modulo 2^32, on up to `threads` cores.
 pub(super) fn apply(lanes: &mut [u32], masks: &[Mask], threads: usize) {
     let share = share(lanes.len(), threads);
-    if lanes.len() <= share * LANES {
-        return each_chunk(0, lanes, masks, |_| ());
-    }
     std::thread::scope(|scope| {
         for (part, lanes) in (0..).zip(lanes.chunks_mut(share * LANES)) {
             scope.spawn(move || each_chunk(part * share as u32, lanes, masks, |_| ()));
@@ -122,24 +119,18 @@ pub(super) fn apply_and_pack(lanes: &mut [u32], masks: &[Mask], bits: Bits, thre
     let mut packed = vec![0; packed_len(lanes.len(), bits)];
     // A chunk of elements is whole bytes in every width.
     let chunk_bytes = packed_len(LANES, bits);
-    let work = |part: usize, lanes: &mut [u32], packed: &mut [u8]| {
-        let mut places = packed.chunks_mut(chunk_bytes);
-        each_chunk((part * share) as u32, lanes, masks, |lanes| {
-            lanes.iter_mut().for_each(|lane| *lane &= bits.mask());
-            pack_into(lanes, bits, places.next().expect("a place for each chunk"));
-        });
-    };
-    if lanes.len() <= share * LANES {
-        work(0, lanes, &mut packed);
-    } else {
-        std::thread::scope(|scope| {
-            let parts = lanes.chunks_mut(share * LANES).zip(packed.chunks_mut(share * chunk_bytes));
-            for (part, (lanes, packed)) in parts.enumerate() {
-                let work = &work;
-                scope.spawn(move || work(part, lanes, packed));
-            }
-        });
-    }
+    std::thread::scope(|scope| {
+        let parts = lanes.chunks_mut(share * LANES).zip(packed.chunks_mut(share * chunk_bytes));
+        for (part, (lanes, packed)) in (0..).zip(parts) {
+            scope.spawn(move || {
+                let mut places = packed.chunks_mut(chunk_bytes);
+                each_chunk(part * share as u32, lanes, masks, |lanes| {
+                    lanes.iter_mut().for_each(|lane| *lane &= bits.mask());
+                    pack_into(lanes, bits, places.next().expect("a place for each chunk"));
+                });
+            });
+        }
+    });
     packed
 }
 

@@ -45,9 +45,8 @@ impl RankSet {
         self.words[(rank / 8) as usize] |= 1 << (rank % 8);
     }
     pub(super) fn remove(&mut self, rank: u32) {
-        if rank < self.n {
-            self.words[(rank / 8) as usize] &= !(1 << (rank % 8));
-        }
+        debug_assert!(rank < self.n);
+        self.words[(rank / 8) as usize] &= !(1 << (rank % 8));
     }
     /// The first rank that is here and not in `other`.
     pub(super) fn first_beyond(&self, other: &Self) -> Option<u32> {
@@ -68,5 +67,34 @@ impl RankSet {
             return Err(Malformed::Value { what: "the padding of a set" });
         }
         Ok(Self { n, words })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_go_in_and_out_one_by_one() {
+        for n in [8, 13, 16] {
+            let mut set = RankSet::of(n, |_| true);
+            for rank in 0..n {
+                assert!(set.contains(rank));
+                set.remove(rank);
+                assert_eq!((set.contains(rank), set.count()), (false, n - rank - 1));
+            }
+            assert!(set == RankSet::empty(n) && !set.contains(n) && !set.contains(u32::MAX));
+            set.insert(3);
+            assert_eq!(set.iter().collect::<Vec<_>>(), [3]);
+        }
+    }
+
+    #[test]
+    fn the_largest_set_is_read_and_no_larger() {
+        let bytes = |n: u32| RankSet::of(n, |rank| rank % 3 == 0).write(Writer::default()).finish();
+        let largest = RankSet::read(&mut Reader::new(&bytes(MAX_PARTICIPANTS))).unwrap();
+        assert_eq!(largest.count(), MAX_PARTICIPANTS.div_ceil(3));
+        let refused = Malformed::TooLong { count: MAX_PARTICIPANTS + 1, most: MAX_PARTICIPANTS };
+        assert_eq!(RankSet::read(&mut Reader::new(&bytes(MAX_PARTICIPANTS + 1))), Err(refused));
     }
 }

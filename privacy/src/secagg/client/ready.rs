@@ -40,11 +40,10 @@ impl Ready {
             return Err(crate::Fault::Length { what: "elements of the vector", expected, actual: lanes.len() }.into());
         }
         let mask = terms.bits.mask();
-        if lanes.iter().fold(0, |all, lane| all | lane) & !mask == 0 {
-            return Ok(());
+        match lanes.iter().position(|lane| lane & !mask != 0) {
+            Some(index) => Err(crate::Fault::Element { index, value: lanes[index], bits: terms.bits.get() }.into()),
+            None => Ok(()),
         }
-        let index = lanes.iter().position(|lane| lane & !mask != 0).unwrap_or_default();
-        Err(crate::Fault::Element { index, value: lanes[index], bits: terms.bits.get() }.into())
     }
 
     /// y_i = x_i + PRG(b_i) + Σ ±PRG(s_ij) over the neighbours in U2. After it no mask can be computed here any more.

@@ -66,14 +66,12 @@ impl Unmasking {
         if message.shares.len() != owners.len() {
             return Err(Fault::Count { actual: message.shares.len() as u32, expected: owners.len() as u32 });
         }
-        let threshold = self.roster.plan.threshold() as usize;
         for (owner, share) in owners.into_iter().zip(message.shares) {
             let which = self.which(owner);
             let dealt = |share: &Share| Some(commit_share(share, which, &terms.session, owner, holder));
             match share.filter(|share| self.commitment(owner, holder, which) == dealt(share)) {
                 None => self.complaints.push((holder, owner)),
-                Some(share) if self.shares[owner as usize].len() < threshold => self.shares[owner as usize].push((holder, share)),
-                Some(_) => {}
+                Some(share) => self.shares[owner as usize].push((holder, share)),
             }
         }
         Ok(())
@@ -138,10 +136,10 @@ impl Unmasking {
 
     /// b_j of a survivor, s_sk_j of who left; checked against what its owner committed to.
     fn recover(&self, terms: &Terms, owner: u32) -> Result<Secret, Fault> {
-        let shares = &self.shares[owner as usize];
-        let holders: Vec<u32> = shares.iter().map(|(holder, _)| *holder).collect();
+        let shares = self.shares[owner as usize].iter().take(self.roster.plan.threshold() as usize);
+        let holders: Vec<u32> = shares.clone().map(|(holder, _)| *holder).collect();
         let bad = || Fault::BadDealer { owner };
-        let secret = Recovery::new(&holders).secret(shares.iter().map(|(_, share)| share)).ok_or_else(bad)?;
+        let secret = Recovery::new(&holders).secret(shares.map(|(_, share)| share)).ok_or_else(bad)?;
         let right = match self.which(owner) {
             Which::Seed => {
                 let committed = self.commitments[owner as usize].as_ref().map(|of| of.seed);

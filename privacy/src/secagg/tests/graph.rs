@@ -46,7 +46,36 @@ fn the_order_is_a_uniform_permutation() {
 #[test]
 fn the_order_is_pinned() {
     assert_eq!(shuffle(10, &[7; 32]), [0, 7, 9, 6, 2, 3, 4, 8, 1, 5]);
+    // Three chunks of keystream, each other words.
+    assert_eq!(shuffle(10_000, &[7; 32])[..8], [6973, 3612, 8341, 4295, 5970, 3771, 7870, 2248]);
     assert_ne!(ring(100, 1).1, ring(100, 2).1);
+}
+
+/// The largest word that counts is the last below a multiple of the bound.
+#[test]
+fn no_remainder_is_more_likely() {
+    let of = |words: [u32; 2]| {
+        let mut words = words.into_iter();
+        below(10, || words.next().unwrap())
+    };
+    // 2^32 - 1 = 10·429,496,729 + 5.
+    assert_eq!(of([4_294_967_289, 3]), 9);
+    for passed_over in [4_294_967_290, 4_294_967_291, u32::MAX] {
+        assert_eq!(of([passed_over, 3]), 3);
+    }
+}
+
+/// Few are left: one has nobody to be cut off from; of two, either may be held by colluders alone.
+#[test]
+fn hardly_anybody_is_one_piece_only_if_alone() {
+    let plan = Plan::new(300, Rate::from_ppm(100_000).unwrap(), Rate::from_ppm(50_000).unwrap(), Profile::SemiMalicious, 3).unwrap();
+    let graph = Graph::new(&plan, &[1; 32]);
+    let curious = Graph { clustered: 0, ..graph.clone() };
+    for one in [0, 150, 299] {
+        let (alone, two) = (RankSet::of(300, |rank| rank == one), RankSet::of(300, |rank| rank == one || rank == 77));
+        assert!(graph.connects(&alone) && curious.connects(&alone));
+        assert!(!graph.connects(&two));
+    }
 }
 
 /// Places of the ring in which nobody is left but the first `few` of each stretch of k/2.

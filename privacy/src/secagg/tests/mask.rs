@@ -76,6 +76,11 @@ fn suite_1_gives_the_vector_of_the_specification() {
     assert_eq!(bytes, [0xce, 0xa7, 0x40, 0x3d, 0x4d, 0x60, 0x6b, 0x6e, 0x07, 0x4e, 0xc5, 0xd3, 0xba, 0xf3, 0x9d, 0x18]);
 }
 
+#[test]
+fn cores_get_equal_shares_of_whole_chunks() {
+    assert_eq!([share(0, 0), share(1, 4), share(4096, 1), share(4097, 1), share(10 * 4096, 2), share(10 * 4096, 3)], [1, 1, 1, 2, 5, 4]);
+}
+
 /// However many cores share the work, the sum is the same, and what goes on comes off.
 #[test]
 fn cores_change_nothing() {

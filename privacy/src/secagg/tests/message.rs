@@ -196,6 +196,8 @@ fn counts_are_bounded() {
     assert_eq!(Unmask::decode(&SESSION, &bytes), Err(refused.into()));
     bytes[at..].copy_from_slice(&MAX_PARTICIPANTS.to_le_bytes());
     assert_eq!(Unmask::decode(&SESSION, &bytes), Err(Malformed::Short.into()));
+    let fits = Advertise { context: vec![0; MAX_CONTEXT as usize], ..advertise(1) };
+    assert_eq!(Advertise::decode(&SESSION, &fits.encode(&SESSION)), Ok(fits));
     let big = Advertise { context: vec![0; MAX_CONTEXT as usize + 1], ..advertise(1) };
     let refused = Malformed::TooLong { count: MAX_CONTEXT + 1, most: MAX_CONTEXT };
     assert_eq!(Advertise::decode(&SESSION, &big.encode(&SESSION)), Err(refused.into()));
@@ -235,4 +237,11 @@ proptest! {
     fn decoders_are_canonical(kind in prop_oneof![1u8..5, 11u8..15], tail in proptest::collection::vec(0u8..3, 0..700)) {
         every_decoder(&SESSION, &[&[kind, 1][..], &SESSION.0, &tail].concat());
     }
+}
+
+/// Enough to tell one from another in a log.
+#[test]
+fn sessions_and_identities_print_their_first_bytes() {
+    let bytes = std::array::from_fn(|i| i as u8 + 0xa9);
+    assert_eq!(format!("{:?} {:?}", Session(bytes), IdentityKey(bytes)), "a9aaabacadae a9aaabacadae");
 }

@@ -6,6 +6,7 @@ mod fuzz;
 mod lying_peer;
 mod lying_server;
 mod private;
+mod server;
 mod simulation;
 mod two_stories;
 
