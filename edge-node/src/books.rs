@@ -1,6 +1,6 @@
 //! This node's own books: what its operator allows to leave, and what has left. The coordinator is not asked.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use sapwood_privacy::{
     dp::Unit,
@@ -9,6 +9,7 @@ use sapwood_privacy::{
 };
 use sapwood_protocol::{
     Fault, SessionId,
+    ledger::BudgetTerms,
     round::{Codec, Decline, Terms, unit},
     spec::{AggregationProfile, PrivacyUnit},
 };
@@ -17,7 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     config::Rules,
-    store::{Store, StoreError},
+    store::{Store, StoreError, read_privacy_ledger},
 };
 
 /// An entry as it is stored.
@@ -62,8 +63,7 @@ impl Books {
                 another_key = Some(key.as_str().into());
             }
         }
-        let budget =
-            |(word, terms): (&PrivacyUnit, &sapwood_protocol::ledger::BudgetTerms)| Some((unit(*word)?, terms.budget(*word).ok()?));
+        let budget = |(word, terms): (&PrivacyUnit, &BudgetTerms)| Some((unit(*word)?, terms.budget(*word).ok()?));
         let policy = Policy {
             models: rules.models.clone(),
             budgets: rules.budgets.iter().filter_map(budget).collect::<BTreeMap<_, _>>(),
@@ -144,6 +144,56 @@ impl Books {
         let offer = Offer { model: &model, minimum, cohort, masked, protection };
         ledger.decide(&self.policy, terms.session, &offer).map_err(|refusal| refuse(refusal.to_string()))
     }
+}
+
+/// What has left a node, for its operator.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Account {
+    /// Each unit that has a budget, or had one.
+    pub budgets: Vec<Spent>,
+    /// Inputs that may have left without noise.
+    pub without_noise: usize,
+}
+
+/// One budget of a node.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Spent {
+    /// Whom it protects.
+    pub unit: PrivacyUnit,
+    /// As the policy has it; none if it was taken away since.
+    pub budget: Option<BudgetTerms>,
+    /// ε that has been spent, at the budget's δ.
+    pub epsilon_spent: Option<f64>,
+    /// ρ that has been spent.
+    pub rho_spent: f64,
+    /// Inputs that may have left.
+    pub sessions: usize,
+}
+
+/// What the node whose state lies in `folder` has spent, whether or not it runs.
+///
+/// # Errors
+/// [`StoreError`], most often that there is no node in `folder`.
+pub async fn account(folder: &Path, rules: &Rules) -> Result<Account, StoreError> {
+    let entries = read_privacy_ledger::<Entry>(folder).await?;
+    let ledger = NodeLedger::replay(entries.iter().map(Entry::event).collect::<Vec<_>>().iter());
+    let mut sessions: BTreeMap<PrivacyUnit, usize> = rules.budgets.keys().map(|unit| (*unit, 0)).collect();
+    for entry in &entries {
+        if let Entry::Charged { unit, .. } = entry {
+            *sessions.entry(*unit).or_default() += 1;
+        }
+    }
+    let without_noise = entries.iter().filter(|entry| matches!(entry, Entry::Unprotected { .. })).count();
+    let spent = |(word, sessions)| {
+        let rho = unit(word).map_or(Rho::ZERO, |unit| ledger.spent(unit));
+        let budget = rules.budgets.get(&word).cloned();
+        let epsilon = |terms: &BudgetTerms| match rho {
+            Rho::ZERO => Some(0.0),
+            rho => terms.budget(word).ok()?.epsilon_of(rho).ok(),
+        };
+        Spent { unit: word, epsilon_spent: budget.as_ref().and_then(epsilon), budget, rho_spent: rho.get(), sessions }
+    };
+    Ok(Account { budgets: sessions.into_iter().map(spent).collect(), without_noise })
 }
 
 /// Under a budget a session that was charged before is over for this node: an input may have left in an earlier life of its process, and a

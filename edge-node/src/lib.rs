@@ -30,6 +30,7 @@ mod testing;
 pub mod train;
 
 pub use app::{Ready, run};
+pub use books::{Account, Spent, account};
 pub use config::{Config, ConfigError};
 pub use error::NodeError;
 pub use link::{Assignments, Reporter};

@@ -197,10 +197,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] if an entry cannot be read: nothing may be sent then.
     pub async fn privacy_ledger<E: DeserializeOwned>(&self) -> Result<Vec<E>, StoreError> {
-        let rows: Vec<Vec<u8>> = sqlx::query_scalar("SELECT event FROM privacy_ledger ORDER BY seq").fetch_all(&self.pool).await?;
-        let read =
-            |row: Vec<u8>| serde_json::from_slice(&row).map_err(|e| StoreError::Damaged { what: "privacy ledger", source: e.into() });
-        rows.into_iter().map(read).collect()
+        ledger_in(&self.pool).await
     }
 
     /// Adds an entry; on disk when this returns.
@@ -230,6 +227,23 @@ impl Store {
             .await?;
         Ok(())
     }
+}
+
+async fn ledger_in<E: DeserializeOwned>(pool: &SqlitePool) -> Result<Vec<E>, StoreError> {
+    let rows: Vec<Vec<u8>> = sqlx::query_scalar("SELECT event FROM privacy_ledger ORDER BY seq").fetch_all(pool).await?;
+    let read = |row: Vec<u8>| serde_json::from_slice(&row).map_err(|e| StoreError::Damaged { what: "privacy ledger", source: e.into() });
+    rows.into_iter().map(read).collect()
+}
+
+/// The privacy ledger in a node's state folder, whether or not the node runs; nothing is written.
+pub(crate) async fn read_privacy_ledger<E: DeserializeOwned>(folder: &Path) -> Result<Vec<E>, StoreError> {
+    let file = folder.join("node.db");
+    std::fs::metadata(&file).map_err(|source| StoreError::File { path: file.clone(), source })?;
+    let options = SqliteConnectOptions::new().filename(&file).read_only(true).busy_timeout(Duration::from_secs(5));
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+    let entries = ledger_in(&pool).await;
+    pool.close().await;
+    entries
 }
 
 #[cfg(test)]

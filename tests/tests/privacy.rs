@@ -124,6 +124,7 @@ async fn a_budget_is_kept_across_deaths() {
     let deaths = ["ledger.after-commit.reserved", "ledger.after-commit.charged", "run.after-commit.charged"];
     let mut farm = found();
     farm.coordinator.script(&deaths);
+    farm.nodes[0].script(&["node.after-charge"]);
     farm.start().await;
     let finished = farm.finish(&budgeted(6.0, 3).replace("epsilon", "spare_rounds = 4\nepsilon")).await;
     let budget = finished.release.privacy.budget.clone().expect("a statement");
@@ -146,6 +147,18 @@ async fn a_budget_is_kept_across_deaths() {
     // Two deaths behind a charge: what they paid for was never opened, and is paid all the same.
     assert!(ledger_spent >= spent && held <= 10.0, "{ledger_spent} {spent}");
     eprintln!("the manifest says {spent:.3}, the ledger {ledger_spent:.3}");
+
+    // So do the nodes' own books, read while they run; the first node died between a charge and its input.
+    for node in 1..=4 {
+        let config = farm.root().join(format!("node-{node}")).join("node.toml");
+        let books = sapwood(&["node", "ledger", "--config", config.to_str().expect("a path of text")]);
+        assert_eq!(books.code, 0, "{books:?}");
+        let budgets = books.json["data"]["budgets"].as_array().expect("budgets");
+        let example = budgets.iter().find(|budget| budget["unit"] == "example").expect("examples have a budget");
+        let (own, sessions) = (example["epsilon_spent"].as_f64().expect("a number"), example["sessions"].as_u64().expect("a count"));
+        eprintln!("node-{node} says {own:.3} in {sessions} sessions");
+        assert!(own >= spent && sessions >= 3 + u64::from(node == 1), "{books:?}");
+    }
 
     // What is left does not do for the same again, and says what would.
     let refused = farm.submit(&budgeted(9.5, 3), "again");

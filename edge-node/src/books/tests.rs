@@ -20,7 +20,7 @@ fn asked(n: u8, private: bool) -> Terms {
     terms
 }
 
-async fn open(dir: &std::path::Path, rules: &Rules) -> Books {
+async fn open(dir: &Path, rules: &Rules) -> Books {
     Books::open(Store::open(dir).await.unwrap(), rules).await.unwrap()
 }
 
@@ -72,6 +72,11 @@ async fn a_session_is_charged_once_and_the_budget_ends() {
         }
     };
     assert!(refused.contains("budget is spent"), "{refused}");
+    // The operator sees the same, while the node runs.
+    let account = account(dir.path(), &Rules::default()).await.unwrap();
+    let example = account.budgets.iter().find(|spent| spent.unit == PrivacyUnit::Example).unwrap();
+    assert_eq!((example.sessions, account.without_noise), (usize::from(sessions), 0));
+    assert!(example.epsilon_spent.is_some_and(|spent| spent > 8.0 && spent <= 10.0), "{example:?}");
     // Eleven rounds and their spares of epsilon 8 fit a budget of 10, and not twice as many.
     assert!((11..22).contains(&sessions), "{sessions}");
     drop(books);
@@ -102,7 +107,7 @@ async fn entities_are_those_of_the_operator() {
         let spec = Spec::parse(&text).unwrap();
         Terms { noise: Some(NoiseTerms::of(&spec, &plan(&spec, 40).unwrap())), ..asked(1, true) }
     };
-    let budget = sapwood_protocol::ledger::BudgetTerms { key: Some("customer".into()), epsilon: 10.0, delta: 1e-5 };
+    let budget = BudgetTerms { key: Some("customer".into()), epsilon: 10.0, delta: 1e-5 };
     let rules = Rules { budgets: [(PrivacyUnit::Entity, budget)].into(), ..Rules::default() };
     let books = open(dir.path(), &rules).await;
     let refused = why(books.look(&terms("row")).await);
@@ -110,7 +115,7 @@ async fn entities_are_those_of_the_operator() {
     books.charge(&terms("customer")).await.unwrap();
     drop(books);
     // Found by review: another column, and what customers had spent was said to be what households had.
-    let budget = sapwood_protocol::ledger::BudgetTerms { key: Some("household".into()), epsilon: 10.0, delta: 1e-5 };
+    let budget = BudgetTerms { key: Some("household".into()), epsilon: 10.0, delta: 1e-5 };
     let rules = Rules { budgets: [(PrivacyUnit::Entity, budget)].into(), ..Rules::default() };
     let refused = why(open(dir.path(), &rules).await.look(&terms("household")).await);
     assert!(refused.contains("`customer`"), "{refused}");
