@@ -1,8 +1,9 @@
 //! Runs an ONNX graph, forwards and, on a backend with a tape, backwards.
 //!
-//! A graph is compiled once into a [`plan::Plan`]: nodes in order with their attributes
-//! parsed ([`operator::Operator`]), constants as tensors, constant subgraphs computed, and
-//! for every operand whether it is read for the last time. The plan then runs any number
+//! A graph is compiled once ([`compile`]) into a [`plan::Plan`]: nodes in order with their
+//! attributes parsed ([`operator::Operator`]), constants as tensors, constant subgraphs
+//! computed, an `If` replaced by the branch that a constant chooses, and for every operand
+//! whether it is read for the last time. The plan then runs any number
 //! of times. Burn's rank-less backend primitives do the arithmetic on floats; integers
 //! (shapes, axes, indices) stay on the host ([`value::Value`]).
 //!
@@ -10,6 +11,7 @@
 //! an operator by name. What cannot be computed is refused when the plan is compiled,
 //! with the node, its operator and the reason.
 
+mod compile;
 pub(crate) mod engine;
 mod fault;
 mod operator;

@@ -44,6 +44,11 @@ impl<'a> Spec<'a> {
         self.node.input.len()
     }
 
+    /// Whether output `i` is asked for.
+    pub(crate) fn gives(&self, i: usize) -> bool {
+        self.node.output.get(i).is_some_and(|name| !name.is_empty())
+    }
+
     pub(crate) fn outputs(&self) -> usize {
         self.node.output.len()
     }
@@ -104,6 +109,11 @@ impl<'a> Spec<'a> {
 
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.attribute(name, AttributeType::String).map(|a| String::from_utf8_lossy(a.s()).into_owned())
+    }
+
+    pub(crate) fn texts(&self, name: &str) -> Option<Vec<String>> {
+        let texts = |a: &pb::AttributeProto| a.strings.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect();
+        self.attribute(name, AttributeType::Strings).map(texts)
     }
 
     pub(crate) fn tensor(&self, name: &str) -> Option<&'a pb::TensorProto> {

@@ -52,6 +52,7 @@ fn slots(node: &pb::NodeProto, constants: &Constants<'_>, live: &HashSet<&str>) 
             vec![(1, Role::Scale), (2, Role::Bias)]
         }
         "RMSNormalization" => vec![(1, Role::Scale)],
+        "LSTM" | "GRU" | "RNN" => vec![(1, Role::Weight), (2, Role::Weight), (3, Role::Bias)],
         "PRelu" => vec![(1, Role::Slope)],
         "Gather" if Attributes::of(node).int("axis", 0)? == 0 => {
             let table = node.input.first().is_some_and(|n| constants.rank(n) >= 2);

@@ -17,7 +17,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Value, broadcast, dims, padded, reshape};
+use crate::interpreter::value::{Value, broadcast, dims, padded, read, reshape};
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -53,10 +53,6 @@ enum Function {
     GeluTanh,
     Erf,
     Mish,
-    Clip {
-        min: Option<f32>,
-        max: Option<f32>,
-    },
 }
 
 fn function<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
@@ -83,16 +79,45 @@ fn function<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
     }))
 }
 
+/// Bounds: attributes before opset 11, operands from then on.
+struct Clip {
+    min: Option<f32>,
+    max: Option<f32>,
+}
+
 fn clip<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
     spec.arity(1, 3)?;
-    if spec.opset < 11 {
-        return Ok(Box::new(Function::Clip { min: spec.float("min"), max: spec.float("max") }));
+    let (min, max) = if spec.opset < 11 { (spec.float("min"), spec.float("max")) } else { (None, None) };
+    Ok(Box::new(Clip { min, max }))
+}
+
+impl<B: Engine> Operator<B> for Clip {
+    fn run(&self, mut inputs: Inputs<B>, _: &mut Context<'_, B>) -> Result<Vec<Value<B>>, Fault> {
+        let scalar = || Fault::broken("a bound is one number");
+        match inputs.any(0)? {
+            Value::Float(x) => {
+                let mut bound = |i| match inputs.optional_float(i)? {
+                    Some(bound) => match read::<B::Plain>(B::lower(bound))?[..] {
+                        [bound] => Ok(Some(bound)),
+                        _ => Err(scalar()),
+                    },
+                    None => Ok(None),
+                };
+                let (min, max) = (bound(1)?.or(self.min), bound(2)?.or(self.max));
+                Ok(vec![Value::Float(clamp::<B>(x, min, max))])
+            }
+            Value::Host(mut host) => {
+                let mut bound = |i| match inputs.optional_host(i)?.as_ref().map(|bound| bound.data.as_slice()) {
+                    Some([bound]) => Ok(Some(*bound)),
+                    Some(_) => Err(scalar()),
+                    None => Ok(None),
+                };
+                let (min, max) = (bound(1)?.unwrap_or(i64::MIN), bound(2)?.unwrap_or(i64::MAX));
+                host.data.iter_mut().for_each(|v| *v = (*v).max(min).min(max));
+                Ok(vec![Value::Host(host)])
+            }
+        }
     }
-    let bound = |i| match spec.has(i) {
-        true => spec.known_scalar(i).map(Some).ok_or_else(|| Fault::unsupported("bounds must be constants")),
-        false => Ok(None),
-    };
-    Ok(Box::new(Function::Clip { min: bound(1)?, max: bound(2)? }))
 }
 
 impl<B: Engine> Operator<B> for Function {
@@ -121,7 +146,6 @@ impl<B: Engine> Operator<B> for Function {
                 let gate = B::float_tanh(softplus::<B>(x.clone()));
                 B::float_mul(x, gate)
             }
-            Self::Clip { min, max } => clamp::<B>(x, min, max),
         })])
     }
 }

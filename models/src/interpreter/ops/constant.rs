@@ -8,6 +8,8 @@
 //! arithmetic. Floats are computed in f32, so casts between float types keep the value as
 //! it is; casts from f32 to integers cut the gradient, as they must.
 
+use burn_backend::tensor::FloatTensor;
+
 use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
@@ -123,14 +125,29 @@ fn range<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
 
 impl<B: Engine> Operator<B> for Range {
     fn run(&self, mut inputs: Inputs<B>, _: &mut Context<'_, B>) -> Result<Vec<Value<B>>, Fault> {
-        let mut one = |i| {
-            let host = inputs.host(i)?;
-            match host.data[..] {
-                [v] => Ok((v, host.element)),
+        let operands = [inputs.any(0)?, inputs.any(1)?, inputs.any(2)?];
+        if let [Value::Float(start), Value::Float(limit), Value::Float(delta)] = &operands {
+            let one = |x: &FloatTensor<B>| match read::<B>(x.clone())?[..] {
+                [v] => Ok(v),
                 _ => Err(Fault::broken("start, limit and delta are scalars")),
+            };
+            let (start, limit, delta) = (one(start)?, one(limit)?, one(delta)?);
+            let count = ((limit - start) / delta).ceil().max(0.0);
+            // A count that is NaN is refused here, too.
+            if !(count <= u32::MAX as f32) {
+                return Err(Fault::shape(format!("range {start}..{limit} by {delta}")));
             }
+            let count = bounded(&[count as usize])?;
+            let data = (0..count).map(|i| start + i as f32 * delta).collect();
+            return Ok(vec![Value::Float(floats::<B>(data, &[count]))]);
+        }
+        let mut operands = operands.into_iter();
+        let mut one = || match operands.next() {
+            Some(Value::Host(host)) if host.data.len() == 1 => Ok((host.data[0], host.element)),
+            Some(Value::Host(_)) => Err(Fault::broken("start, limit and delta are scalars")),
+            _ => Err(Fault::broken("start, limit and delta differ in element type")),
         };
-        let ((start, element), (limit, _), (delta, _)) = (one(0)?, one(1)?, one(2)?);
+        let ((start, element), (limit, _), (delta, _)) = (one()?, one()?, one()?);
         let bad = || Fault::shape(format!("range {start}..{limit} by {delta}"));
         let span = limit.checked_sub(start).ok_or_else(bad)?;
         let count = match delta {

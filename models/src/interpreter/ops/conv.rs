@@ -39,7 +39,7 @@ fn conv<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
     let told = ["kernel_shape", "strides", "dilations"].iter().find_map(|name| spec.ints(name).map(|list| list.len()));
     let told = told.or_else(|| spec.ints("pads").map(|list| list.len() / 2));
     let ranks = told.map_or(vec![1, 2], |rank| vec![rank]);
-    let window = |rank: usize| Window::read(spec, spec.spatial("kernel_shape", rank, 1)?);
+    let window = |rank: usize| Window::read(spec, spec.spatial("kernel_shape", rank, 1)?, 2);
     let windows = ranks.into_iter().map(window).collect::<Result<_, _>>()?;
     Ok(Box::new(Conv { windows, group, kernel_given }))
 }

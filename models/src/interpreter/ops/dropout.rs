@@ -14,7 +14,8 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Mode, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Value, bounded, dims, floats};
+use crate::interpreter::value::{Host, Value, bounded, dims, floats};
+use crate::onnx::Element;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -25,6 +26,8 @@ pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
 
 struct Dropout {
     ratio: f32,
+    /// Whether the mask is asked for.
+    mask: bool,
 }
 
 fn dropout<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
@@ -42,24 +45,36 @@ fn dropout<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
     if !(0.0..1.0).contains(&ratio) {
         return Err(Fault::broken(format!("ratio = {ratio} is not in 0..1")));
     }
-    Ok(Box::new(Dropout { ratio }))
+    Ok(Box::new(Dropout { ratio, mask: spec.gives(1) }))
 }
 
 impl<B: Engine> Operator<B> for Dropout {
     fn run(&self, mut inputs: Inputs<B>, cx: &mut Context<'_, B>) -> Result<Vec<Value<B>>, Fault> {
         let x = inputs.float(0)?;
-        let Mode::Training(generator) = &mut cx.mode else {
-            return Ok(vec![Value::Float(x)]);
-        };
-        if self.ratio == 0.0 {
-            return Ok(vec![Value::Float(x)]);
-        }
         let shape = dims::<B>(&x);
-        let scale = 1.0 / (1.0 - self.ratio);
-        // An element is dropped if its 32 random bits fall below ratio * 2^32.
-        let below = (f64::from(self.ratio) * 4_294_967_296.0) as u32;
-        let mask = (0..bounded(&shape)?).map(|_| if generator.next_u32() < below { 0.0 } else { scale }).collect();
-        Ok(vec![Value::Float(B::float_mul(x, floats::<B>(mask, &shape)))])
+        let count = bounded(&shape)?;
+        let kept: Option<Vec<bool>> = match &mut cx.mode {
+            Mode::Training(generator) if self.ratio > 0.0 => {
+                // An element is dropped if its 32 random bits fall below ratio * 2^32.
+                let below = (f64::from(self.ratio) * 4_294_967_296.0) as u32;
+                Some((0..count).map(|_| generator.next_u32() >= below).collect())
+            }
+            _ => None,
+        };
+        let mask = |kept: &Option<Vec<bool>>| {
+            let data = kept.as_ref().map_or_else(|| vec![1; count], |kept| kept.iter().map(|kept| i64::from(*kept)).collect());
+            Value::Host(Host::new(Element::Bool, shape.clone(), data))
+        };
+        let mask = self.mask.then(|| mask(&kept));
+        let y = match kept {
+            Some(kept) => {
+                let scale = 1.0 / (1.0 - self.ratio);
+                let factors = kept.into_iter().map(|kept| if kept { scale } else { 0.0 }).collect();
+                B::float_mul(x, floats::<B>(factors, &shape))
+            }
+            None => x,
+        };
+        Ok(std::iter::once(Value::Float(y)).chain(mask).collect())
     }
 
     fn is_pure(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Host, Value, broadcast, dims, padded, reshape};
+use crate::interpreter::value::{Host, Value, broadcast, dims, padded, read, reshape};
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -88,10 +88,18 @@ impl Binary {
                 let element = x.element;
                 combine(&x, &y, element, |a, b| self.integers(a, b)).map(Value::Host)
             }
-            // Pow alone may mix types: an integer exponent.
+            // Pow alone may mix types; the result has that of the base.
             (Value::Float(x), Value::Host(y)) if matches!(self, Self::Pow { .. }) => {
                 let exponents = y.data.iter().map(|v| *v as f32).collect();
                 self.apply(Value::Float(x), Value::Float(super::super::value::floats::<B>(exponents, &y.shape)))
+            }
+            (Value::Host(x), Value::Float(y)) if matches!(self, Self::Pow { .. }) => {
+                let (dx, dy) = (x.shape.clone(), dims::<B>(&y));
+                let shape = broadcast(&dx, &dy)?;
+                let y = read::<B::Plain>(B::lower(y))?;
+                let pairs = spread(&dx, &shape).into_iter().zip(spread(&dy, &shape));
+                let data = pairs.map(|(i, j)| (x.data[i] as f64).powf(f64::from(y[j])) as i64).collect();
+                Ok(Value::Host(Host::new(x.element, shape, data)))
             }
             _ => Err(Fault::broken("the operands differ in element type")),
         }

@@ -1,9 +1,12 @@
-//! `LayerNormalization`.
+//! `LayerNormalization`, `RMSNormalization`.
 //!
-//! <https://onnx.ai/onnx/operators/onnx__LayerNormalization.html> (since opset 17)
+//! <https://onnx.ai/onnx/operators/onnx__LayerNormalization.html> (since opset 17),
+//! <https://onnx.ai/onnx/operators/onnx__RMSNormalization.html> (since opset 23)
 //!
-//! Normalizes over all axes from `axis` (default -1) on. Only the first output, and
-//! scale and bias of exactly the normalized shape.
+//! Both normalize over all axes from `axis` (default -1) on, to mean 0 and variance 1, or
+//! by the root of the mean square alone. Scale and bias of exactly the normalized shape.
+
+use burn_backend::{Scalar, tensor::FloatTensor};
 
 use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
@@ -13,25 +16,31 @@ use crate::interpreter::value::{Value, axis, dims, reshape};
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
-        "LayerNormalization" => layer_norm,
+        "LayerNormalization" | "RMSNormalization" => layer_norm,
         _ => return None,
     })
 }
 
 struct LayerNorm {
+    /// Whether the mean is taken away.
+    centred: bool,
     axis: i64,
     epsilon: f64,
+    /// Whether mean and inverse deviation are asked for.
+    statistics: bool,
 }
 
 fn layer_norm<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
     spec.arity(2, 3)?;
-    if spec.outputs() > 1 {
-        return Err(Fault::unsupported("the outputs Mean and InvStdDev are not computed"));
-    }
     if spec.int("stash_type").unwrap_or(1) != 1 {
         return Err(Fault::unsupported("statistics are computed in f32 only"));
     }
-    Ok(Box::new(LayerNorm { axis: spec.int("axis").unwrap_or(-1), epsilon: f64::from(spec.float("epsilon").unwrap_or(1e-5)) }))
+    Ok(Box::new(LayerNorm {
+        centred: spec.op() == "LayerNormalization",
+        axis: spec.int("axis").unwrap_or(-1),
+        epsilon: f64::from(spec.float("epsilon").unwrap_or(1e-5)),
+        statistics: spec.gives(1) || spec.gives(2),
+    }))
 }
 
 impl<B: Engine> Operator<B> for LayerNorm {
@@ -50,7 +59,28 @@ impl<B: Engine> Operator<B> for LayerNorm {
         if shape.contains(&0) {
             return Err(Fault::shape(format!("input {shape:?} is empty")));
         }
-        let y = B::layer_norm(reshape::<B>(x, &[outer, width]), scale, bias, self.epsilon);
-        Ok(vec![Value::Float(reshape::<B>(y, &shape))])
+        let rows = reshape::<B>(x, &[outer, width]);
+        let statistics = self.statistics.then(|| {
+            let mut each = shape.clone();
+            each[from..].fill(1);
+            let mean = B::float_mean_dim(rows.clone(), 1);
+            let centred = B::float_sub(rows.clone(), mean.clone());
+            let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred), 1);
+            let inverse = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, Scalar::from(self.epsilon))));
+            [mean, inverse].map(|tensor| Value::Float(reshape::<B>(tensor, &each)))
+        });
+        let y = match (self.centred, bias) {
+            (true, bias) => B::layer_norm(rows, scale, bias, self.epsilon),
+            (false, None) => B::float_mul(by_root_mean_square::<B>(rows, self.epsilon), reshape::<B>(scale, &[1, width])),
+            (false, Some(_)) => return Err(Fault::broken("RMSNormalization takes no bias")),
+        };
+        let y = Value::Float(reshape::<B>(y, &shape));
+        Ok(std::iter::once(y).chain(statistics.into_iter().flatten()).collect())
     }
+}
+
+/// Each row divided by the root of its mean square.
+pub(super) fn by_root_mean_square<B: Engine>(rows: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
+    let square = B::float_mean_dim(B::float_mul(rows.clone(), rows.clone()), 1);
+    B::float_div(rows, B::float_sqrt(B::float_add_scalar(square, Scalar::from(epsilon))))
 }

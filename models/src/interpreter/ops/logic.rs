@@ -1,9 +1,9 @@
 //! Comparisons, boolean logic and `Where`, which shape arithmetic and masks need.
 //!
 //! <https://onnx.ai/onnx/operators/>: Equal, Less, LessOrEqual, Greater, GreaterOrEqual, And,
-//! Or, Xor, Not, Where.
+//! Or, Xor, Not, IsNaN, Where.
 //!
-//! Comparisons are computed on integers and booleans. `Where` also selects between f32
+//! Comparisons give booleans on the host, which have no gradient. `Where` also selects between f32
 //! tensors, with gradients, under a condition on the host.
 
 use burn_backend::{BoolStore, DType, Shape, TensorData as BurnData};
@@ -14,39 +14,72 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Host, Value, broadcast, dims, padded, reshape};
+use crate::interpreter::value::{Host, Value, broadcast, dims, padded, read, reshape};
 use crate::onnx::Element;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
         "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "And" | "Or" | "Xor" => compare,
         "Not" => not,
+        "IsNaN" => is_nan,
         "Where" => select,
         _ => return None,
     })
 }
 
-struct Compare(fn(i64, i64) -> bool);
+/// What holds between two integers, and between two floats where that is defined.
+struct Compare {
+    integers: fn(i64, i64) -> bool,
+    floats: Option<fn(f32, f32) -> bool>,
+}
 
 fn compare<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
     spec.arity(2, 2)?;
-    Ok(Box::new(Compare(match spec.op() {
-        "Equal" => |a, b| a == b,
-        "Less" => |a, b| a < b,
-        "LessOrEqual" => |a, b| a <= b,
-        "Greater" => |a, b| a > b,
-        "GreaterOrEqual" => |a, b| a >= b,
-        "And" => |a, b| a != 0 && b != 0,
-        "Or" => |a, b| a != 0 || b != 0,
-        _ => |a, b| (a != 0) != (b != 0),
-    })))
+    let (integers, floats): (fn(i64, i64) -> bool, Option<fn(f32, f32) -> bool>) = match spec.op() {
+        "Equal" => (|a, b| a == b, Some(|a, b| a == b)),
+        "Less" => (|a, b| a < b, Some(|a, b| a < b)),
+        "LessOrEqual" => (|a, b| a <= b, Some(|a, b| a <= b)),
+        "Greater" => (|a, b| a > b, Some(|a, b| a > b)),
+        "GreaterOrEqual" => (|a, b| a >= b, Some(|a, b| a >= b)),
+        "And" => (|a, b| a != 0 && b != 0, None),
+        "Or" => (|a, b| a != 0 || b != 0, None),
+        _ => (|a, b| (a != 0) != (b != 0), None),
+    };
+    Ok(Box::new(Compare { integers, floats }))
 }
 
 impl<B: Engine> Operator<B> for Compare {
     fn run(&self, mut inputs: Inputs<B>, _: &mut Context<'_, B>) -> Result<Vec<Value<B>>, Fault> {
-        let (x, y) = (inputs.host(0)?, inputs.host(1)?);
-        let result = combine(&x, &y, Element::Bool, |a, b| Some(i64::from(self.0(a, b))))?;
+        let result = match (inputs.any(0)?, inputs.any(1)?, self.floats) {
+            (Value::Host(x), Value::Host(y), _) => combine(&x, &y, Element::Bool, |a, b| Some(i64::from((self.integers)(a, b))))?,
+            (Value::Float(x), Value::Float(y), Some(holds)) => {
+                let (dx, dy) = (dims::<B>(&x), dims::<B>(&y));
+                let shape = broadcast(&dx, &dy)?;
+                let plain = |tensor| read::<B::Plain>(B::lower(tensor));
+                let (x, y) = (plain(x)?, plain(y)?);
+                let pairs = spread(&dx, &shape).into_iter().zip(spread(&dy, &shape));
+                let data = pairs.map(|(i, j)| i64::from(holds(x[i], y[j]))).collect();
+                Host::new(Element::Bool, shape, data)
+            }
+            _ => return Err(Fault::broken("the operands differ in element type")),
+        };
         Ok(vec![Value::Host(result)])
+    }
+}
+
+struct IsNan;
+
+fn is_nan<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
+    spec.arity(1, 1)?;
+    Ok(Box::new(IsNan))
+}
+
+impl<B: Engine> Operator<B> for IsNan {
+    fn run(&self, mut inputs: Inputs<B>, _: &mut Context<'_, B>) -> Result<Vec<Value<B>>, Fault> {
+        let x = inputs.float(0)?;
+        let shape = dims::<B>(&x);
+        let data = read::<B::Plain>(B::lower(x))?.into_iter().map(|v| i64::from(v.is_nan())).collect();
+        Ok(vec![Value::Host(Host::new(Element::Bool, shape, data))])
     }
 }
 

@@ -9,10 +9,13 @@ mod conv;
 mod dropout;
 mod elementwise;
 mod gemm;
+mod group_norm;
+mod indexing;
 mod layer_norm;
 mod logic;
 mod pool;
 mod quantization;
+mod recurrent;
 mod reduce;
 mod reshape;
 mod slicing;
@@ -30,7 +33,7 @@ type Family<B> = fn(&str) -> Option<Compile<B>>;
 
 /// The compiler of a standard operator, or `None` if there is no such operator here.
 pub(super) fn find<B: Engine>(op_type: &str) -> Option<Compile<B>> {
-    let families: [Family<B>; 15] = [
+    let families: [Family<B>; 18] = [
         activation::family::<B>,
         batch_norm::family::<B>,
         constant::family::<B>,
@@ -38,10 +41,13 @@ pub(super) fn find<B: Engine>(op_type: &str) -> Option<Compile<B>> {
         dropout::family::<B>,
         elementwise::family::<B>,
         gemm::family::<B>,
+        group_norm::family::<B>,
+        indexing::family::<B>,
         layer_norm::family::<B>,
         logic::family::<B>,
         pool::family::<B>,
         quantization::family::<B>,
+        recurrent::family::<B>,
         reduce::family::<B>,
         reshape::family::<B>,
         slicing::family::<B>,

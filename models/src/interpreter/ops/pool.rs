@@ -4,20 +4,22 @@
 //! <https://onnx.ai/onnx/operators/onnx__AveragePool.html>,
 //! <https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html>
 //!
-//! One and two spatial axes. MaxPool: no `Indices` output. AveragePool divides by the
-//! cells that count: real cells, and with `count_include_pad` the declared pads too, but
-//! never the overhang of `ceil_mode`. Opset 10 added `ceil_mode`, 19 dilations in
-//! AveragePool (refused).
+//! One to three spatial axes. AveragePool divides by the cells that count: real cells, and
+//! with `count_include_pad` the declared pads too, but never the overhang of `ceil_mode`.
+//! Opset 10 added `ceil_mode`, 19 dilations in AveragePool. MaxPool's `Indices` are found on
+//! the host.
 
-use burn_backend::ops::PadMode;
-use burn_backend::tensor::FloatTensor;
+use burn_backend::{TensorData as BurnData, ops::PadMode, tensor::FloatTensor};
+use burn_flex::FlexDevice;
 
+use super::indexing::advance;
 use super::window::{Placed, Window};
 use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Value, bounded, dims, floats, reshape};
+use crate::interpreter::value::{Host, Value, bounded, dims, floats, read, reshape};
+use crate::onnx::Element;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -30,8 +32,13 @@ pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
 }
 
 enum Kind {
-    Max,
-    Average { count_pads: bool },
+    Max {
+        /// If `Indices` are asked for, whether they count columns first.
+        indices: Option<bool>,
+    },
+    Average {
+        count_pads: bool,
+    },
 }
 
 struct Pool {
@@ -42,25 +49,21 @@ struct Pool {
 fn window(spec: &Spec<'_>) -> Result<Window, Fault> {
     spec.arity(1, 1)?;
     let rank = spec.ints("kernel_shape").map(|k| k.len()).ok_or_else(|| Fault::broken("kernel_shape is missing"))?;
-    Window::read(spec, spec.spatial("kernel_shape", rank, 1)?)
+    Window::read(spec, spec.spatial("kernel_shape", rank, 1)?, 3)
 }
 
 fn max_pool<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
-    if spec.outputs() > 1 {
-        return Err(Fault::unsupported("the Indices output is not computed"));
-    }
-    // Only the refused Indices output depends on the storage order.
-    let _ = spec.int("storage_order");
-    Ok(Box::new(Pool { window: window(spec)?, kind: Kind::Max }))
+    let by_column = match spec.int("storage_order").unwrap_or(0) {
+        0 => false,
+        1 => true,
+        other => return Err(Fault::broken(format!("storage_order = {other}"))),
+    };
+    Ok(Box::new(Pool { window: window(spec)?, kind: Kind::Max { indices: spec.gives(1).then_some(by_column) } }))
 }
 
 fn average_pool<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
-    let window = window(spec)?;
-    if window.dilation.iter().any(|d| *d != 1) {
-        return Err(Fault::unsupported("dilations other than 1 are not computed"));
-    }
     let count_pads = spec.flag("count_include_pad", false);
-    Ok(Box::new(Pool { window, kind: Kind::Average { count_pads } }))
+    Ok(Box::new(Pool { window: window(spec)?, kind: Kind::Average { count_pads } }))
 }
 
 impl<B: Engine> Operator<B> for Pool {
@@ -71,11 +74,17 @@ impl<B: Engine> Operator<B> for Pool {
             return Err(Fault::shape(format!("input {shape:?}, kernel {:?}", self.window.kernel)));
         }
         let placed = self.window.place(&shape[2..])?;
-        let y = match self.kind {
-            Kind::Max => self.max::<B>(x, &placed)?,
-            Kind::Average { count_pads } => self.average::<B>(x, &shape[2..], &placed, count_pads)?,
-        };
-        Ok(vec![Value::Float(y)])
+        match self.kind {
+            Kind::Max { indices } => {
+                let indices = match indices {
+                    Some(by_column) => Some(self.indices(&read::<B::Plain>(B::lower(x.clone()))?, &shape, &placed, by_column)?),
+                    None => None,
+                };
+                let y = Value::Float(self.max::<B>(x, &placed)?);
+                Ok(std::iter::once(y).chain(indices.map(Value::Host)).collect())
+            }
+            Kind::Average { count_pads } => Ok(vec![Value::Float(self.average::<B>(x, &shape[2..], &placed, count_pads)?)]),
+        }
     }
 }
 
@@ -85,28 +94,30 @@ impl Pool {
         let x = pad::<B>(x, placed, f32::NEG_INFINITY)?;
         Ok(match window.kernel[..] {
             [k] => B::max_pool1d(x, k, window.stride[0], 0, window.dilation[0], false),
-            _ => B::max_pool2d(x, pair(&window.kernel), pair(&window.stride), [0; 2], pair(&window.dilation), false),
+            [_, _] => B::max_pool2d(x, pair(&window.kernel), pair(&window.stride), [0; 2], pair(&window.dilation), false),
+            _ => self.by_axis::<B>(x, placed, B::float_max_dim),
         })
     }
 
     fn average<B: Engine>(&self, x: FloatTensor<B>, input: &[usize], placed: &[Placed], count_pads: bool) -> Result<FloatTensor<B>, Fault> {
         let window = &self.window;
         let x = pad::<B>(x, placed, 0.0)?;
+        let dense = window.dilation.iter().all(|d| *d == 1);
         let y = match window.kernel[..] {
-            [k] => B::avg_pool1d(x, k, window.stride[0], 0, true, false),
-            _ => B::avg_pool2d(x, pair(&window.kernel), pair(&window.stride), [0; 2], true, false),
+            [k] if dense => B::avg_pool1d(x, k, window.stride[0], 0, true, false),
+            [_, _] if dense => B::avg_pool2d(x, pair(&window.kernel), pair(&window.stride), [0; 2], true, false),
+            _ => self.by_axis::<B>(x, placed, B::float_mean_dim),
         };
-        // The primitive divided by the whole kernel; scale to the cells that count.
+        // Divided by the whole kernel so far; scale to the cells that count.
         let mut factors = vec![1.0f32];
         let mut shape = vec![1, 1];
         for (i, p) in placed.iter().enumerate() {
             let end = input[i] + p.begin;
-            let (first, last) = if count_pads { (0, end + p.declared_end) } else { (p.begin, end) };
+            let counted = if count_pads { 0..end + p.declared_end } else { p.begin..end };
             let axis: Vec<f32> = (0..p.out)
                 .map(|o| {
-                    let start = o * window.stride[i];
-                    let cells = (start + window.kernel[i]).min(last).saturating_sub(start.max(first));
-                    window.kernel[i] as f32 / cells.max(1) as f32
+                    let taps = self.taps(i, o).filter(|at| counted.contains(at)).count();
+                    window.kernel[i] as f32 / taps.max(1) as f32
                 })
                 .collect();
             factors = factors.iter().flat_map(|f| axis.iter().map(move |a| f * a)).collect();
@@ -116,6 +127,71 @@ impl Pool {
             return Ok(y);
         }
         Ok(B::float_mul(y, floats::<B>(factors, &shape)))
+    }
+
+    /// Where the window `out` reads along spatial axis `i`, counted from the first pad.
+    fn taps(&self, i: usize, out: usize) -> impl Iterator<Item = usize> {
+        let (first, dilation) = (out * self.window.stride[i], self.window.dilation[i]);
+        (0..self.window.kernel[i]).map(move |tap| first + tap * dilation)
+    }
+
+    /// One axis after the other, for what the backend has no primitive for: a window's maximum or mean is that of its lines'.
+    fn by_axis<B: Engine>(
+        &self,
+        x: FloatTensor<B>,
+        placed: &[Placed],
+        reduce: impl Fn(FloatTensor<B>, usize) -> FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        placed.iter().enumerate().fold(x, |x, (i, p)| {
+            let at: Vec<i64> = (0..p.out).flat_map(|out| self.taps(i, out)).map(|at| at as i64).collect();
+            let count = [at.len()];
+            let mut shape = dims::<B>(&x);
+            let x = B::float_select(x, i + 2, B::int_from_data(BurnData::new(at, count), &FlexDevice));
+            shape.splice(i + 2..=i + 2, [p.out, self.window.kernel[i]]);
+            let y = reduce(reshape::<B>(x, &shape), i + 3);
+            shape.remove(i + 3);
+            reshape::<B>(y, &shape)
+        })
+    }
+
+    /// Where each maximum lies, as a position in the whole input.
+    fn indices(&self, x: &[f32], shape: &[usize], placed: &[Placed], by_column: bool) -> Result<Host, Fault> {
+        let spatial = &shape[2..];
+        let plane: usize = spatial.iter().product();
+        let out: Vec<usize> = placed.iter().map(|p| p.out).collect();
+        let cells: usize = out.iter().product();
+        let mut found = Vec::with_capacity(shape[0] * shape[1] * cells);
+        for first in (0..shape[0] * shape[1]).map(|p| p * plane) {
+            let mut place = vec![0; out.len()];
+            for _ in 0..cells {
+                let mut best: Option<(f32, usize)> = None;
+                let mut tap = vec![0; out.len()];
+                for _ in 0..self.window.kernel.iter().product() {
+                    let at = |i: usize| {
+                        let padded = place[i] * self.window.stride[i] + tap[i] * self.window.dilation[i];
+                        padded.checked_sub(placed[i].begin).filter(|at| *at < spatial[i])
+                    };
+                    if let Some(at) = (0..out.len()).map(at).collect::<Option<Vec<usize>>>() {
+                        let row_major = at.iter().zip(spatial).fold(0, |flat, (i, extent)| flat * extent + i);
+                        let told = match by_column {
+                            true => at.iter().zip(spatial).rev().fold(0, |flat, (i, extent)| flat * extent + i),
+                            false => row_major,
+                        };
+                        let value = x[first + row_major];
+                        if best.is_none_or(|(most, _)| value > most) {
+                            best = Some((value, first + told));
+                        }
+                    }
+                    advance(&mut tap, &self.window.kernel);
+                }
+                let (_, at) = best.ok_or_else(|| Fault::shape("a window lies in the pads alone"))?;
+                found.push(at as i64);
+                advance(&mut place, &out);
+            }
+        }
+        let mut out_shape = shape[..2].to_vec();
+        out_shape.extend(out);
+        Ok(Host::new(Element::I64, out_shape, found))
     }
 }
 

@@ -11,18 +11,19 @@
 //!   `num_outputs` with a smaller last part.
 //! - Gather: integer indices along one axis, negative ones from the end. On a weight this
 //!   is an embedding; its gradient adds up over repeated indices.
-//! - Pad: constant, reflect and edge; pads are an attribute before opset 11. Negative pads
-//!   (cropping) are refused.
+//! - Pad: constant, reflect, edge, and since opset 19 wrap; pads are an attribute before opset
+//!   11. Negative pads (cropping) are refused.
 
 use burn_backend::ops::PadMode;
 use burn_backend::{Slice as Range, TensorData as BurnData, tensor::FloatTensor};
 use burn_flex::FlexDevice;
 
+use super::indexing::advance;
 use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Host, Value, axes, axis, bounded, dims, extents, reshape};
+use crate::interpreter::value::{Host, Value, axes, axis, bounded, dims, extents, floats, read, reshape};
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -119,7 +120,11 @@ fn cut<B: Engine>(x: Value<B>, axis: usize, extent: usize, first: usize, count: 
     let index = |i: usize| (first as i64).saturating_add((i as i64).saturating_mul(step)) as usize;
     match x {
         Value::Host(host) => Ok(Value::Host(pick_host(&host, &Picks { axis, indices: (0..count).map(index).collect() }))),
-        Value::Float(_) if count == 0 => Err(Fault::unsupported("an empty f32 slice")),
+        Value::Float(x) if count == 0 => {
+            let mut shape = dims::<B>(&x);
+            shape[axis] = 0;
+            Ok(Value::Float(floats::<B>(Vec::new(), &shape)))
+        }
         Value::Float(x) if step == 1 => Ok(Value::Float(narrow::<B>(x, axis, first, count))),
         Value::Float(x) => Ok(Value::Float(select::<B>(x, axis, (0..count).map(index).collect()))),
     }
@@ -268,28 +273,26 @@ impl<B: Engine> Operator<B> for Gather {
 struct Pad {
     mode: String,
     pads: Option<Vec<i64>>,
+    /// The fill of opsets before 11; an operand from then on.
     value: f32,
 }
 
 fn pad<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
     spec.arity(1, 4)?;
     let mode = spec.text("mode").unwrap_or_else(|| "constant".to_owned());
-    if !["constant", "reflect", "edge"].contains(&mode.as_str()) {
+    if !["constant", "reflect", "edge", "wrap"].contains(&mode.as_str()) {
         return Err(Fault::unsupported(format!("mode = {mode}")));
     }
-    let value = match spec.has(2) {
-        true => spec.known_scalar(2).ok_or_else(|| Fault::unsupported("the fill value must be a constant"))?,
-        false => spec.float("value").unwrap_or(0.0),
-    };
-    Ok(Box::new(Pad { mode, pads: spec.ints("pads"), value }))
+    Ok(Box::new(Pad { mode, pads: spec.ints("pads"), value: spec.float("value").unwrap_or(0.0) }))
 }
 
 impl<B: Engine> Operator<B> for Pad {
     fn run(&self, mut inputs: Inputs<B>, _: &mut Context<'_, B>) -> Result<Vec<Value<B>>, Fault> {
-        let x = inputs.float(0)?;
-        let shape = dims::<B>(&x);
+        let x = inputs.any(0)?;
+        let shape = x.shape();
         let list = inputs.optional_host(1)?.map(|h| h.data).or_else(|| self.pads.clone());
         let list = list.ok_or_else(|| Fault::broken("pads are missing"))?;
+        let fill = inputs.take(2);
         let along = match inputs.optional_host(3)? {
             Some(host) => host.data.iter().map(|a| axis(*a, shape.len())).collect::<Result<Vec<_>, _>>()?,
             None => (0..shape.len()).collect(),
@@ -303,15 +306,63 @@ impl<B: Engine> Operator<B> for Pad {
             pads[*a] = (list[i], list[i + along.len()]);
         }
         let widened = |(d, (b, e)): (&usize, &(usize, usize))| d.saturating_add(*b).saturating_add(*e);
-        bounded(&shape.iter().zip(&pads).map(widened).collect::<Vec<_>>())?;
+        let out: Vec<usize> = shape.iter().zip(&pads).map(widened).collect();
+        bounded(&out)?;
         let reaches = shape.iter().zip(&pads).all(|(d, (b, e))| b < d && e < d);
-        let mode = match self.mode.as_str() {
-            "reflect" if !reaches => return Err(Fault::shape(format!("pads {pads:?} do not reflect in {shape:?}"))),
-            "reflect" => PadMode::Reflect,
-            "edge" if shape.contains(&0) => return Err(Fault::shape(format!("{shape:?} has no edge"))),
-            "edge" => PadMode::Edge,
-            _ => PadMode::Constant(self.value),
+        if self.mode == "reflect" && !reaches {
+            return Err(Fault::shape(format!("pads {pads:?} do not reflect in {shape:?}")));
+        }
+        if self.mode != "constant" && shape.contains(&0) {
+            return Err(Fault::shape(format!("{shape:?} has nothing to repeat")));
+        }
+        match (x, fill) {
+            (Value::Float(x), fill) => {
+                let value = match fill {
+                    Some(Value::Float(fill)) => *read::<B::Plain>(B::lower(fill))?.first().unwrap_or(&self.value),
+                    Some(Value::Host(_)) => return Err(Fault::broken("the fill value is of another element type")),
+                    None => self.value,
+                };
+                Ok(vec![Value::Float(match self.mode.as_str() {
+                    "constant" => B::float_pad(x, &pads, PadMode::Constant(value)),
+                    "reflect" => B::float_pad(x, &pads, PadMode::Reflect),
+                    "edge" => B::float_pad(x, &pads, PadMode::Edge),
+                    _ => (0..shape.len()).fold(x, |x, a| {
+                        let from = (0..out[a]).map(|i| self.source(i, pads[a].0, shape[a]).unwrap_or(0)).collect();
+                        select::<B>(x, a, from)
+                    }),
+                })])
+            }
+            (Value::Host(x), fill) => {
+                let fill = match fill {
+                    Some(Value::Host(fill)) => *fill.data.first().unwrap_or(&0),
+                    Some(Value::Float(_)) => return Err(Fault::broken("the fill value is of another element type")),
+                    None => 0,
+                };
+                let mut place = vec![0; shape.len()];
+                let mut data = Vec::with_capacity(out.iter().product());
+                for _ in 0..out.iter().product::<usize>() {
+                    let from = (0..shape.len()).try_fold(0, |flat, a| Some(flat * shape[a] + self.source(place[a], pads[a].0, shape[a])?));
+                    data.push(from.map_or(fill, |from| x.data[from]));
+                    advance(&mut place, &out);
+                }
+                Ok(vec![Value::Host(Host::new(x.element, out, data))])
+            }
+        }
+    }
+}
+
+impl Pad {
+    /// Where element `i` of a padded axis comes from; none for the fill.
+    fn source(&self, i: usize, before: usize, extent: usize) -> Option<usize> {
+        let (at, extent) = (i as i64 - before as i64, extent as i64);
+        let from = match self.mode.as_str() {
+            "constant" if !(0..extent).contains(&at) => return None,
+            "edge" => at.clamp(0, extent - 1),
+            "reflect" if at < 0 => -at,
+            "reflect" if at >= extent => 2 * (extent - 1) - at,
+            "wrap" => at.rem_euclid(extent),
+            _ => at,
         };
-        Ok(vec![Value::Float(B::float_pad(x, &pads, mode))])
+        usize::try_from(from).ok()
     }
 }

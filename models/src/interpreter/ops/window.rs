@@ -41,11 +41,11 @@ pub(super) struct Placed {
 }
 
 impl Window {
-    /// Reads the attributes that Conv and the pools share.
-    pub(super) fn read(spec: &Spec<'_>, kernel: Vec<usize>) -> Result<Self, Fault> {
+    /// Reads the attributes that Conv and the pools share; over `most` spatial axes are refused.
+    pub(super) fn read(spec: &Spec<'_>, kernel: Vec<usize>, most: usize) -> Result<Self, Fault> {
         let rank = kernel.len();
-        if !(1..=2).contains(&rank) {
-            return Err(Fault::unsupported(format!("{rank} spatial axes; only 1-D and 2-D windows are computed")));
+        if !(1..=most).contains(&rank) {
+            return Err(Fault::unsupported(format!("{rank} spatial axes; 1 to {most} are computed")));
         }
         let mode = spec.text("auto_pad").unwrap_or_else(|| "NOTSET".to_owned());
         let pads = spec.ints("pads").unwrap_or_else(|| vec![0; 2 * rank]);

@@ -1,9 +1,13 @@
 //! Every operator against values worked out by hand, and its gradient against differences.
 
+mod branches;
 mod convolution;
 mod elementwise;
+mod indexing;
 mod matrices;
 mod normalization;
+mod quantization;
+mod recurrent;
 mod shapes;
 
 use burn_autodiff::Autodiff;
@@ -75,6 +79,16 @@ impl Case {
         self
     }
 
+    fn texts(mut self, name: &str, values: &[&str]) -> Self {
+        self.attributes.push(pb::AttributeProto {
+            name: Some(name.to_owned()),
+            r#type: Some(pb::attribute_proto::AttributeType::Strings as i32),
+            strings: values.iter().map(|value| value.as_bytes().to_vec()).collect(),
+            ..Default::default()
+        });
+        self
+    }
+
     fn operand(mut self, tensor: Tensor, constant: bool) -> Self {
         let name = format!("x{}", self.operands.len());
         self.operands.push(Some((name, tensor, constant)));
@@ -104,6 +118,17 @@ impl Case {
 
     fn integer(self, value: i64) -> Self {
         self.operand(Tensor { shape: vec![], data: TensorData::I64(vec![value]) }, true)
+    }
+
+    /// A constant table of integers.
+    fn table(self, shape: &[usize], values: &[i64]) -> Self {
+        self.operand(Tensor::i64(shape.to_vec(), values.to_vec()).unwrap(), true)
+    }
+
+    /// How long each sequence is.
+    fn lengths(self, values: &[i64]) -> Self {
+        let values = values.iter().map(|value| *value as i32).collect::<Vec<_>>();
+        self.operand(Tensor { shape: vec![values.len()], data: TensorData::I32(values) }, true)
     }
 
     fn left_out(mut self) -> Self {
@@ -255,4 +280,3 @@ fn attributes_are_never_ignored() {
     let mistyped = case("Gemm").float("transB", 1.0).some(&[2, 2]).some(&[2, 2]).refused();
     assert!(matches!(&mistyped, ModelError::BadNode { reason, .. } if reason.contains("transB")), "{mistyped}");
 }
-mod quantization;

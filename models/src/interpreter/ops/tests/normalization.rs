@@ -18,7 +18,38 @@ fn layer_norm() {
     case("LayerNormalization").some(&[2, 3, 4]).some(&[4]).some(&[4]).differentiable();
     case("LayerNormalization").int("axis", 1).some(&[2, 3, 2]).some(&[3, 2]).some(&[3, 2]).differentiable();
     case("LayerNormalization").some(&[2, 3]).some(&[2]).refused();
-    case("LayerNormalization").outputs(2).some(&[2, 3]).some(&[3]).refused();
+    // Mean and inverse deviation beside it.
+    let three = norm().x(&[2], &[2.0, 2.0]).outputs(3).try_run().unwrap();
+    assert_eq!(
+        [&three[1], &three[2]].map(|tensor| (tensor.shape.as_slice(), tensor.as_f32().unwrap()[0])),
+        [(&[1, 1][..], 2.0), (&[1, 1][..], 1.0)]
+    );
+}
+
+#[test]
+fn the_root_of_the_mean_square() {
+    // Mean square 5.
+    let root = 5f32.sqrt();
+    let norm = case("RMSNormalization").opset(23).float("epsilon", 0.0).x(&[1, 2], &[1.0, 3.0]).x(&[2], &[2.0, 1.0]);
+    norm.gives(&[1, 2], &[2.0 / root, 3.0 / root]).differentiable();
+    case("RMSNormalization").opset(23).int("axis", 1).some(&[2, 3, 2]).some(&[3, 2]).differentiable();
+    case("RMSNormalization").opset(23).some(&[2, 3]).some(&[3]).some(&[3]).refused();
+}
+
+#[test]
+fn groups_of_channels() {
+    // Two groups of two channels with one cell each: every pair becomes (-1, 1).
+    let pairs = || case("GroupNormalization").float("epsilon", 0.0).int("num_groups", 2).x(&[1, 4, 1], &[1.0, 3.0, 10.0, 30.0]);
+    pairs().opset(21).x(&[4], &[1.0, 2.0, 3.0, 4.0]).x(&[4], &[0.0, 0.0, 0.5, 0.0]).gives(&[1, 4, 1], &[-1.0, 2.0, -2.5, 4.0]);
+    // Before opset 21 scale and bias were those of the groups.
+    pairs().opset(18).x(&[2], &[1.0, 2.0]).x(&[2], &[0.0, 0.5]).gives(&[1, 4, 1], &[-1.0, 1.0, -1.5, 2.5]);
+    let group = || case("GroupNormalization").opset(21).int("num_groups", 2);
+    group().some(&[2, 4, 3]).some(&[4]).some(&[4]).differentiable();
+    case("InstanceNormalization").some(&[2, 3, 2, 2]).some(&[3]).some(&[3]).differentiable();
+    group().some(&[2, 3, 3]).some(&[3]).some(&[3]).refused();
+    group().some(&[2, 4, 3]).some(&[2]).some(&[4]).refused();
+    case("GroupNormalization").opset(21).some(&[2, 4, 3]).some(&[4]).some(&[4]).refused();
+    case("GroupNormalization").opset(21).int("num_groups", 0).some(&[2, 4, 3]).some(&[4]).some(&[4]).refused();
 }
 
 #[test]

@@ -1,0 +1,242 @@
+//! From a graph to a plan: constants are computed, branches chosen, last reads marked.
+
+use std::collections::{HashMap, HashSet};
+
+use super::engine::Engine;
+use super::fault::Fault;
+use super::operator::{Context, Inputs, Mode, Operator};
+use super::ops;
+use super::plan::{Bound, Operand, Plan, Step};
+use super::spec::{Known, Spec};
+use super::value::{Value, read};
+use crate::ModelError;
+use crate::layout::Parameter;
+use crate::onnx::{Model, is_standard, label, pb, read_tensor};
+
+/// The nodes on which the outputs depend, by address.
+pub(super) fn needed(graph: &pb::GraphProto, parameters: &[Parameter], outputs: &[String]) -> HashSet<*const pb::NodeProto> {
+    let fed: HashSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+    let mut wanted: HashSet<&str> = outputs.iter().map(String::as_str).collect();
+    let mut found = HashSet::new();
+    for node in graph.node.iter().rev() {
+        let makes = |o: &String| wanted.contains(o.as_str()) && !fed.contains(o.as_str());
+        if node.output.iter().any(makes) {
+            reads(node, &mut wanted);
+            found.insert(std::ptr::from_ref(node));
+        }
+    }
+    found
+}
+
+/// Names that a node reads, and the graphs in its attributes.
+fn reads<'a>(node: &'a pb::NodeProto, names: &mut HashSet<&'a str>) {
+    names.extend(node.input.iter().map(String::as_str));
+    for inner in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
+        names.extend(inner.output.iter().map(pb::ValueInfoProto::name));
+        inner.node.iter().for_each(|node| reads(node, names));
+    }
+}
+
+/// The state of compiling: nodes come in order, and those whose operands are all constant
+/// are computed at once.
+pub(super) struct Compiler<B: Engine> {
+    opset: i64,
+    slots: HashMap<String, usize>,
+    names: Vec<String>,
+    parameters: Vec<usize>,
+    constants: HashMap<usize, Value<B::Plain>>,
+    steps: Vec<Step<B>>,
+}
+
+impl<B: Engine> Compiler<B> {
+    pub(super) fn new(model: &Model, parameters: &[Parameter]) -> Result<Self, ModelError> {
+        let mut compiler = Self {
+            opset: model.opset(),
+            slots: HashMap::new(),
+            names: Vec::new(),
+            parameters: Vec::new(),
+            constants: HashMap::new(),
+            steps: Vec::new(),
+        };
+        for parameter in parameters {
+            let slot = compiler.slot(&parameter.name);
+            compiler.parameters.push(slot);
+        }
+        compiler.initializers(model.graph())?;
+        Ok(compiler)
+    }
+
+    fn initializers(&mut self, graph: &pb::GraphProto) -> Result<(), ModelError> {
+        for proto in &graph.initializer {
+            if self.slots.contains_key(proto.name()) {
+                continue;
+            }
+            // An initializer of a type that is not computed matters only if a node reads it.
+            let Ok(tensor) = read_tensor(proto) else { continue };
+            let value = Value::from_tensor(tensor).map_err(|fault| fault.at(proto.name(), "initializer"))?;
+            let slot = self.slot(proto.name());
+            self.constants.insert(slot, value);
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, name: &str) -> usize {
+        *self.slots.entry(name.to_owned()).or_insert_with(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        })
+    }
+
+    pub(super) fn node(&mut self, node: &pb::NodeProto) -> Result<(), ModelError> {
+        let at = |fault: Fault| fault.at(&label(node), node.op_type());
+        if is_standard(node.domain()) && node.op_type() == "If" {
+            let branch = self.chosen(node).map_err(at)?;
+            return self.branch(node, branch);
+        }
+        let operator = self.operator(node).map_err(at)?;
+        let mut inputs = Vec::with_capacity(node.input.len());
+        for name in &node.input {
+            inputs.push(if name.is_empty() { None } else { Some(self.slot(name)) });
+        }
+        let mut outputs = Vec::with_capacity(node.output.len());
+        for name in &node.output {
+            outputs.push(if name.is_empty() { None } else { Some(self.slot(name)) });
+        }
+        if operator.is_pure() && inputs.iter().flatten().all(|slot| self.constants.contains_key(slot)) {
+            return self.fold(operator.as_ref(), &inputs, &outputs).map_err(at);
+        }
+        let parameter = |slot| self.parameters.iter().position(|p| *p == slot);
+        let operand = |slot: usize| Operand { slot, last: false, parameter: parameter(slot) };
+        let inputs = inputs.into_iter().map(|slot| slot.map(operand)).collect();
+        self.steps.push(Step { label: label(node), op: node.op_type().to_owned(), operator, inputs, outputs });
+        Ok(())
+    }
+
+    /// The branch of an `If` that its condition chooses: <https://onnx.ai/onnx/operators/onnx__If.html>, alike in all opsets.
+    fn chosen<'n>(&self, node: &'n pb::NodeProto) -> Result<&'n pb::GraphProto, Fault> {
+        let name = match node.input.first().and_then(|condition| self.known(condition)) {
+            Some(Known::Ints(host)) if host.data.len() == 1 => {
+                if host.data == [0] {
+                    "else_branch"
+                } else {
+                    "then_branch"
+                }
+            }
+            Some(_) => return Err(Fault::broken("its condition is not one boolean")),
+            None => return Err(Fault::unsupported("its condition is known only when it runs")),
+        };
+        let branch = node.attribute.iter().find(|a| a.name() == name).and_then(|a| a.g.as_ref());
+        let branch = branch.ok_or_else(|| Fault::broken(format!("it has no {name}")))?;
+        if branch.output.len() == node.output.len() {
+            Ok(branch)
+        } else {
+            Err(Fault::broken(format!("it has {} outputs, and its {name} {}", node.output.len(), branch.output.len())))
+        }
+    }
+
+    /// Puts the nodes of `branch` in the place of `node`.
+    fn branch(&mut self, node: &pb::NodeProto, branch: &pb::GraphProto) -> Result<(), ModelError> {
+        self.initializers(branch)?;
+        for inner in &branch.node {
+            self.node(inner)?;
+        }
+        for (outer, inner) in node.output.iter().zip(&branch.output) {
+            let slot = self.slot(inner.name());
+            self.slots.insert(outer.clone(), slot);
+        }
+        // Another branch may have the same names for its own.
+        for inner in branch.node.iter().flat_map(|n| &n.output).map(String::as_str).chain(branch.initializer.iter().map(|t| t.name())) {
+            self.slots.remove(inner);
+        }
+        Ok(())
+    }
+
+    fn operator(&self, node: &pb::NodeProto) -> Result<Box<dyn Operator<B>>, Fault> {
+        if !is_standard(node.domain()) {
+            return Err(Fault::unsupported(format!("operators of domain `{}` are not known", node.domain())));
+        }
+        let compile = ops::find::<B>(node.op_type()).ok_or_else(|| Fault::unsupported("there is no such operator here"))?;
+        let known = |name: &str| self.known(name);
+        let spec = Spec::new(node, self.opset, &known);
+        let operator = compile(&spec)?;
+        spec.finish()?;
+        Ok(operator)
+    }
+
+    fn known(&self, name: &str) -> Option<Known> {
+        match self.constants.get(self.slots.get(name)?)? {
+            Value::Host(host) => Some(Known::Ints(host.clone())),
+            Value::Float(tensor) => read::<B::Plain>(tensor.clone()).ok().map(|data| Known::Floats { data }),
+        }
+    }
+
+    /// Computes a node whose operands are all known.
+    fn fold(&mut self, operator: &dyn Operator<B>, inputs: &[Option<usize>], outputs: &[Option<usize>]) -> Result<(), Fault> {
+        let operands = inputs.iter().map(|slot| slot.map(|s| Value::lift(self.constants[&s].clone())));
+        let mut cx = Context { mode: Mode::Inference, updatable: Vec::new(), updates: Vec::new() };
+        let results = operator.run(Inputs::new(operands.collect()), &mut cx)?;
+        for (slot, result) in outputs.iter().zip(results) {
+            if let Some(slot) = slot {
+                self.constants.insert(*slot, result.lower());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self, model: &Model, outputs: &[String]) -> Result<Plan<B>, ModelError> {
+        let inputs = model.inputs().iter().map(|input| self.slot(&input.name)).collect();
+        let mut produced = Vec::with_capacity(outputs.len());
+        for name in outputs {
+            let slot = self.slots.get(name).copied();
+            produced.push(slot.ok_or_else(|| ModelError::UndefinedValue { value: name.clone(), reader: "the caller".to_owned() })?);
+        }
+        let transposed = self.transpose_weights(&produced);
+        let read = self.mark_last_reads(&produced);
+        let constants = self.constants.into_iter().filter(|(slot, _)| read.contains(slot)).collect();
+        let bound = |(slot, transposed): (&usize, bool)| Bound { slot: *slot, transposed };
+        Ok(Plan {
+            inputs,
+            parameters: self.parameters.iter().zip(transposed).map(bound).collect(),
+            names: self.names,
+            constants,
+            steps: self.steps,
+            outputs: produced,
+        })
+    }
+
+    /// Keeps a parameter transposed where every node that reads it would rather have it so.
+    fn transpose_weights(&mut self, outputs: &[usize]) -> Vec<bool> {
+        let mut chosen = vec![false; self.parameters.len()];
+        for (index, slot) in self.parameters.iter().enumerate() {
+            let readers = || {
+                let operands =
+                    |(s, step): (usize, &Step<B>)| step.inputs.iter().enumerate().map(move |(i, o)| (s, i, *o)).collect::<Vec<_>>();
+                self.steps.iter().enumerate().flat_map(operands).filter(|(_, _, o)| o.is_some_and(|o| o.slot == *slot))
+            };
+            let wanted = readers().all(|(s, i, _)| self.steps[s].operator.wants_transposed(i));
+            chosen[index] = wanted && readers().next().is_some() && !outputs.contains(slot);
+            let readers: Vec<(usize, usize)> = readers().map(|(s, i, _)| (s, i)).collect();
+            if chosen[index] {
+                for (s, i) in readers {
+                    self.steps[s].operator.take_transposed(i);
+                }
+            }
+        }
+        chosen
+    }
+
+    /// Marks the last read of every slot, drops outputs that nothing reads, and gives the
+    /// slots that are read at all.
+    fn mark_last_reads(&mut self, outputs: &[usize]) -> HashSet<usize> {
+        let mut read: HashSet<usize> = outputs.iter().copied().collect();
+        for step in self.steps.iter_mut().rev() {
+            for output in &mut step.outputs {
+                *output = output.filter(|slot| read.contains(slot));
+            }
+            for operand in step.inputs.iter_mut().rev().flatten() {
+                operand.last = read.insert(operand.slot);
+            }
+        }
+        read
+    }
+}
