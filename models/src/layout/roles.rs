@@ -26,11 +26,12 @@ pub(crate) fn uses(graph: &pb::GraphProto) -> Result<HashMap<String, Use>, Model
     for node in &graph.node {
         for (slot, role) in slots(node, &constants, &live)? {
             let Some(name) = node.input.get(slot).filter(|name| !name.is_empty()) else { continue };
-            let Some(name) = constants.origin(name) else { continue };
-            let entry = found.entry(name.to_owned()).or_insert(Use { role, slots: 0 });
-            entry.slots += 1;
-            if !entry.role.is_trained() {
-                entry.role = role;
+            for name in constants.origins(name) {
+                let entry = found.entry(name.to_owned()).or_insert(Use { role, slots: 0 });
+                entry.slots += 1;
+                if !entry.role.is_trained() {
+                    entry.role = role;
+                }
             }
         }
     }
@@ -85,11 +86,12 @@ fn data_path(graph: &pb::GraphProto) -> HashSet<&str> {
     live
 }
 
-/// Float constants of the graph and the shape-only nodes between them and their readers.
+/// Float constants of the graph, and the nodes between them and their readers that only move elements: exporters cut the weights of
+/// recurrent layers apart and put them together again.
 struct Constants<'g> {
     facts: HashMap<&'g str, Fact>,
-    /// Output of a shape-only node to its input.
-    behind: HashMap<&'g str, &'g str>,
+    /// Output of such a node to what its elements come from.
+    behind: HashMap<&'g str, &'g [String]>,
 }
 
 struct Fact {
@@ -107,37 +109,45 @@ impl<'g> Constants<'g> {
         }
         let mut behind = HashMap::new();
         for node in &graph.node {
-            let (Some(output), first) = (node.output.first(), node.input.first()) else { continue };
+            let Some(output) = node.output.first() else { continue };
             if is_float_constant(node) {
                 if let Some(tensor) = constant(node)? {
                     facts.insert(output.as_str(), Fact::of(&tensor));
                 }
-            } else if matches!(node.op_type(), "Transpose" | "Identity" | "Reshape")
-                && let Some(first) = first
-            {
-                behind.insert(output.as_str(), first.as_str());
+                continue;
             }
+            let moved = match node.op_type() {
+                "Concat" => &node.input[..],
+                "Transpose" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Slice" | "Split" => {
+                    node.input.get(..1).unwrap_or_default()
+                }
+                _ => continue,
+            };
+            behind.extend(node.output.iter().map(|output| (output.as_str(), moved)));
         }
         Ok(Self { facts, behind })
     }
 
-    /// The constant that `name` is or comes from through shape-only nodes.
-    fn origin(&self, mut name: &'g str) -> Option<&'g str> {
-        // Graphs are acyclic, so this ends.
-        while let Some(input) = self.behind.get(name) {
-            name = input;
+    /// The constants that `name` is or comes from, each once.
+    fn origins(&self, name: &'g str) -> Vec<&'g str> {
+        let (mut found, mut seen, mut open) = (Vec::new(), HashSet::from([name]), vec![name]);
+        while let Some(name) = open.pop() {
+            if self.facts.contains_key(name) {
+                found.push(name);
+            }
+            let behind = self.behind.get(name).into_iter().flat_map(|names| names.iter().map(String::as_str));
+            open.extend(behind.filter(|name| seen.insert(*name)));
         }
-        self.facts.contains_key(name).then_some(name)
+        found
     }
 
     fn rank(&self, name: &'g str) -> usize {
-        self.origin(name).map_or(0, |origin| self.facts[origin].rank)
+        self.origins(name).iter().map(|origin| self.facts[origin].rank).max().unwrap_or(0)
     }
 
     fn is_bias_like(&self, name: &'g str) -> bool {
-        let Some(origin) = self.origin(name) else { return false };
-        let fact = &self.facts[origin];
-        fact.numel > 1 && !fact.mask
+        let origins = self.origins(name);
+        !origins.is_empty() && origins.iter().all(|origin| self.facts[origin].numel > 1 && !self.facts[origin].mask)
     }
 }
 

@@ -303,3 +303,7 @@ impl Losses {
         (self.first + i as i64) as f64 * self.interval
     }
 }
+
+#[cfg(test)]
+#[path = "pld_tests.rs"]
+mod tests;

@@ -1,0 +1,79 @@
+//! The same graph, data, optimizer and start as in PyTorch give the same losses, step by step. What PyTorch found lies in
+//! `tests/interop/torch`, beside the script that wrote it, and so do the graphs as both of its exporters write them.
+
+use std::{fs, ops::ControlFlow, path::PathBuf};
+
+use sapwood_models::{
+    Dataset, Model, Targets, Tensor,
+    train::{Loss, Optimizer, TrainConfig, Trainer},
+};
+
+const EXAMPLES: usize = 48;
+const CLASSES: i64 = 5;
+
+/// As the script has it.
+fn examples(shape: &[usize]) -> Dataset {
+    let row: usize = shape.iter().product();
+    let x = (0..EXAMPLES * row).map(|k| ((k * 7919 % 1000) as f64 - 500.0) / 250.0).map(|x| x as f32).collect();
+    let labels = (0..EXAMPLES as i64).map(|i| (7 * i + i / 3) % CLASSES).collect();
+    Dataset { x: Tensor::f32([&[EXAMPLES], shape].concat(), x).unwrap(), y: Targets::Classes(labels) }
+}
+
+fn follows(name: &str, optimizer: Optimizer, lr: f32) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/torch");
+    let curves: serde_json::Value = serde_json::from_str(&fs::read_to_string(folder.join("curves.json")).unwrap()).unwrap();
+    let numbers = |key: &str| -> Vec<f64> { curves[name][key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
+    let shape: Vec<usize> = numbers("shape").iter().map(|extent| *extent as usize).collect();
+    let (data, losses) = (examples(&shape), numbers("losses"));
+    assert!(losses.len() >= 20 && losses[losses.len() - 1] < 0.8 * losses[0], "{name} learned nothing in PyTorch: {losses:?}");
+    for exporter in ["legacy", "dynamo"] {
+        let bytes = fs::read(folder.join(format!("{name}-{exporter}.onnx"))).unwrap();
+        let model = Model::decode(&bytes).unwrap();
+        // All examples in one step: their order does not count.
+        let config = TrainConfig { loss: Loss::CrossEntropy, optimizer, lr, batch: EXAMPLES, freeze: Vec::new() };
+        let mut trainer = Trainer::new(&model, config).unwrap_or_else(|error| panic!("{name}-{exporter}: {error}"));
+        let trained = trainer.layout().parameters().iter().filter(|parameter| parameter.role.is_trained());
+        let trained: usize = trained.map(|parameter| parameter.shape.iter().product::<usize>()).sum();
+        assert_eq!(Some(trained as u64), curves[name]["parameters"].as_u64(), "{name}-{exporter}: trained parameters");
+        let history = trainer.train(&data, losses.len(), 1, &mut |_| ControlFlow::Continue(())).unwrap();
+        for (step, (ours, theirs)) in history.iter().zip(&losses).enumerate() {
+            assert!(
+                (ours.loss - theirs).abs() < 2e-3 * theirs.abs().max(0.1),
+                "{name}-{exporter}, step {step}: {} for {theirs}",
+                ours.loss
+            );
+        }
+        let (ours, theirs) = (trainer.evaluate(&data).unwrap().loss, curves[name]["evaluated"].as_f64().unwrap());
+        assert!((ours - theirs).abs() < 5e-3 * theirs.abs().max(0.1), "{name}-{exporter}, evaluated: {ours} for {theirs}");
+    }
+}
+
+fn sgd() -> Optimizer {
+    Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0, nesterov: false }
+}
+
+#[test]
+fn an_mlp_follows_pytorch() {
+    follows("mlp", sgd(), 0.05);
+}
+
+/// Batch statistics, grouped convolutions, and running statistics in the evaluation.
+#[test]
+fn a_cnn_with_batch_normalization_follows_pytorch() {
+    follows("cnn", sgd(), 0.05);
+}
+
+#[test]
+fn an_lstm_follows_pytorch() {
+    follows("lstm", Optimizer::adam(), 0.01);
+}
+
+#[test]
+fn a_gru_of_both_directions_follows_pytorch() {
+    follows("gru", Optimizer::adam(), 0.01);
+}
+
+#[test]
+fn a_transformer_follows_pytorch() {
+    follows("transformer", Optimizer::adam(), 0.003);
+}
