@@ -86,7 +86,12 @@ fn max_pool() {
         .ints("strides", &[2, 2])
         .x(&[1, 1, 3, 3], &x)
         .gives(&[1, 1, 2, 2], &[5.0, 4.0, 8.0, 7.0]);
-    pool("MaxPool", &[2, 2]).outputs(2).x(&[1, 1, 3, 3], &x).refused();
+    // Where each maximum lies, rows first or columns first.
+    for (order, places) in [(0, [1, 1, 7, 7]), (1, [3, 3, 5, 5])] {
+        let both = pool("MaxPool", &[2, 2]).int("storage_order", order).outputs(2).x(&[1, 1, 3, 3], &x).try_run().unwrap();
+        assert_eq!((both[0].as_f32().unwrap(), both[1].as_i64().unwrap()), (&[5.0, 5.0, 8.0, 8.0][..], &places[..]));
+    }
+    pool("MaxPool", &[2, 2, 2]).some(&[2, 2, 3, 4, 3]).differentiable();
     pool("MaxPool", &[4, 4]).x(&[1, 1, 3, 3], &x).refused();
 }
 
@@ -113,7 +118,9 @@ fn average_pool() {
             .gives(&[1, 1, 2], &[1.5, 3.0])
             .differentiable();
     }
-    pool("AveragePool", &[2]).opset(19).ints("dilations", &[2]).some(&[1, 1, 5]).refused();
+    let dilated = pool("AveragePool", &[2]).opset(19).ints("dilations", &[2]).x(&[1, 1, 5], &[1.0, 2.0, 3.0, 4.0, 5.0]);
+    dilated.gives(&[1, 1, 3], &[2.0, 3.0, 4.0]).differentiable();
+    pool("AveragePool", &[2, 2, 1]).ints("pads", &[0, 1, 0, 1, 0, 0]).some(&[1, 2, 3, 3, 2]).differentiable();
 }
 
 #[test]

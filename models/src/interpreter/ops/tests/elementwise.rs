@@ -94,7 +94,10 @@ fn clip_reads_both_forms() {
     case("Clip").x(&[3], &x).constant(&[], &[0.0]).constant(&[], &[6.0]).gives(&[3], &[0.0, 0.5, 6.0]).differentiable();
     case("Clip").x(&[3], &x).left_out().constant(&[], &[6.0]).gives(&[3], &[-2.0, 0.5, 6.0]);
     case("Clip").opset(10).float("min", -1.0).x(&[3], &x).gives(&[3], &[-1.0, 0.5, 9.0]);
-    case("Clip").x(&[3], &x).x(&[], &[0.0]).refused();
+    // A bound that is fed, and integers.
+    case("Clip").x(&[3], &x).x(&[], &[0.0]).gives(&[3], &[0.0, 0.5, 9.0]);
+    case("Clip").list(&[-2, 5, 9]).integer(0).integer(6).gives_ints(&[3], &[0, 5, 6]);
+    case("Clip").x(&[3], &x).constant(&[2], &[0.0, 1.0]).refused();
 }
 
 #[test]

@@ -93,7 +93,8 @@ fn pads() {
     pad("reflect").gives(&[6], &[3.0, 2.0, 1.0, 2.0, 3.0, 2.0]).differentiable();
     pad("edge").gives(&[6], &[1.0, 1.0, 1.0, 2.0, 3.0, 3.0]).differentiable();
     case("Pad").opset(18).x(&[1, 2], &[1.0, 2.0]).list(&[1, 0]).left_out().list(&[1]).gives(&[1, 3], &[0.0, 1.0, 2.0]);
-    pad("wrap").refused();
+    pad("wrap").gives(&[6], &[2.0, 3.0, 1.0, 2.0, 3.0, 1.0]).differentiable();
+    pad("mirror").refused();
     case("Pad").some(&[3]).list(&[-1, 0]).refused();
     case("Pad").text("mode", "reflect").some(&[3]).list(&[3, 0]).refused();
     case("Pad").some(&[3]).list(&[1 << 60, 0]).refused();
