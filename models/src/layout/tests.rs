@@ -189,3 +189,26 @@ fn bad_vectors_and_foreign_layouts_are_refused() {
     let (foreign, flat) = parameters(&other, &[]).unwrap();
     assert!(matches!(write_back(&model, &foreign, &flat), Err(ModelError::Layout { .. })));
 }
+
+/// Exporters cut the weights of recurrent layers apart and put them together again.
+#[test]
+fn weights_are_found_behind_slices_and_joins() {
+    let join = |inputs: &[&str], output| make::node("Concat", "", inputs, &[output], vec![make::int("axis", 0)]);
+    let nodes = vec![
+        n("Slice", &["w", "zero", "two"], "upper"),
+        n("Slice", &["w", "two", "four"], "lower"),
+        join(&["lower", "upper"], "turned"),
+        n("MatMul", &["x", "turned"], "h"),
+        join(&["b", "c"], "bias"),
+        n("Add", &["h", "bias"], "z"),
+        join(&["mask", "c"], "masked"),
+        n("Add", &["z", "masked"], "y"),
+    ];
+    let mask = write_tensor("mask", &Tensor::f32([2], vec![0.0, f32::NEG_INFINITY]).unwrap());
+    let limits = [("zero", 0), ("two", 2), ("four", 4)].map(|(name, value)| ints(name, &[value]));
+    let model = model(nodes, [vec![f("w", &[4, 4]), f("b", &[2]), f("c", &[2]), mask], limits.to_vec()].concat());
+    let mut found = named(&model);
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(found, [("b".into(), Role::Bias), ("c".into(), Role::Bias), ("w".into(), Role::Weight)]);
+    assert_eq!(uses(model.graph()).unwrap()["w"].slots, 1, "one reader, by two ways");
+}
