@@ -77,13 +77,13 @@ fn the_promise_is_kept_and_nearly_used_up() {
 #[test]
 fn coarse_grids_keep_the_promise() {
     let mut made_up = 0;
-    for (dimension, epsilon, b) in (1..=6).flat_map(|d| (1..=8).flat_map(move |e| [8, 10, 12].map(|b| (d, f64::from(e) * 6.0, b)))) {
-        let coarse =
-            Request { unit: Unit::Example, epsilon, cohort: 4, dimension, bits: Some(bits(b)), rounds: 1, dropout: 0.25, ..request() };
+    for (dimension, tenths) in (1..=2).flat_map(|d| (4..=60).step_by(2).map(move |e| (d, e))) {
+        let (epsilon, b) = (f64::from(tenths) / 10.0, bits(8));
+        let coarse = Request { unit: Unit::Example, epsilon, cohort: 4, dimension, bits: Some(b), rounds: 1, dropout: 0.25, ..request() };
         let Ok(plan) = Plan::solve(&coarse) else { continue };
         let rho = zcdp::rho(epsilon, coarse.delta).unwrap();
         assert!(plan.parameters.worst_case_rho(Observer::Coordinator) <= rho, "{coarse:?}");
-        made_up += u32::from(Goal::new(&plan.parameters, rho).grid(bits(b)).unwrap().sigma < plan.parameters.sigma);
+        made_up += u32::from(Goal::new(&plan.parameters, rho).grid(b).unwrap().sigma < plan.parameters.sigma);
     }
     assert!(made_up > 0);
 }
