@@ -115,6 +115,8 @@ fn too_few_honest_nodes_are_refused_with_a_cohort_that_would_do() {
     // The smallest one: of two, one may drop out, and the other collude.
     let needed = |cohort, corruption| survivors(&Request { cohort, corruption, ..tiny.clone() });
     assert!(matches!(needed(1, 0.5), Err(Fault::TooFewHonest { needed: Some(3), .. })));
+    // Three would do, too, but four are there.
+    assert!(matches!(needed(4, 0.5), Err(Fault::TooFewHonest { needed: Some(5), .. })));
     assert_eq!((needed(3, 0.5), needed(1_000_000, 0.1)), (Ok((2, 1)), Ok((500_000, 100_000))));
     assert!(matches!(needed(1_000_001, 0.1), Err(Fault::Range { what: "a cohort", .. })));
     // A trusted coordinator needs nobody's noise.

@@ -10,6 +10,7 @@
 //!     Ready --> Parked: Withdrawn, keep
 //!     Submitted --> Parked: Withdrawn, keep
 //!     Parked --> Ready: Task for the same work
+//!     Declined --> Training: Task for the same work, if only the policy was against it
 //!     Submitted --> Idle: Withdrawn
 //!     Parked --> Idle: Withdrawn, or long unheard of
 //! ```
@@ -201,6 +202,10 @@ impl NodeRound {
             let mut verdict = begin(at, task);
             verdict.effects.insert(0, forget);
             return Ok(verdict);
+        }
+        // A policy decides about an attempt, not about the work: a session that was charged for may be over, and a budget raised.
+        if let Phase::Declined { reason: Decline::Policy { .. }, .. } = &self.phase {
+            return Ok(begin(at, task));
         }
         let verdict = Decision::nothing().event(NodeEvent::Rejoined { task: task.clone(), at });
         Ok(match &self.phase {

@@ -166,6 +166,19 @@ fn what_cannot_be_trained_is_declined_once_per_attempt() {
     assert_eq!(kinds(&node.tell(NodeInput::Task(task(2, 1)))), ["forget", "train"], "it costs the round, not the life");
 }
 
+/// Found with real processes: a node that died behind a charge declined the session, as it must, and then every other attempt at the round.
+#[test]
+fn what_a_policy_declines_is_looked_at_again_in_the_next_attempt() {
+    let mut node = Shell::new();
+    node.tell(NodeInput::Task(task(1, 1)));
+    let reason = Decline::Policy { why: "this node was charged for the session before it restarted".into() };
+    let work = terms(1, 1).work();
+    assert_eq!(kinds(&node.tell(NodeInput::TrainingFailed { work, reason })), ["decline"]);
+    node.tell(receipt(1, 1, Receipt::Accepted));
+    assert_eq!(kinds(&node.tell(NodeInput::Task(task(1, 2)))), ["train"]);
+    assert_eq!(kinds(&node.trained(1)), ["submit"]);
+}
+
 #[test]
 fn a_refused_update_is_not_sent_again() {
     let mut node = Shell::new();
