@@ -37,6 +37,17 @@ fn a_loss_repeated_is_binomial() {
 }
 
 #[test]
+fn epsilon_is_the_inverse_of_delta() {
+    let losses = losses(-1, &[0.25, 0.25, 0.25, 0.2], 0.05);
+    for delta in [0.06, 0.1, 0.2, 0.3, 0.38] {
+        let epsilon = losses.epsilon(delta).unwrap();
+        assert!(epsilon > 0.0 && (losses.delta(epsilon) - delta).abs() < 1e-12, "{delta}: {epsilon}");
+    }
+    assert_eq!(losses.epsilon(0.9), Ok(0.0));
+    assert_eq!(losses.epsilon(0.05), Err(Fault::DeltaTooSmall { delta: 0.05, floor: 0.05 }));
+}
+
+#[test]
 fn negative_mass_counts_as_lost() {
     let rounded = losses(0, &[0.6, -0.1, 0.5, -0.05], 0.0);
     let found = Losses::from_spectrum(rounded.spectrum(4), 4, 0, 0, 0.25, 1.0);
