@@ -172,3 +172,15 @@ fn every_plan_keeps_its_promises() {
         }
     }
 }
+
+#[test]
+fn rates_profiles_and_plans_say_what_they_were_made_of() {
+    assert_eq!((Rate::from_ppm(999_999).map(Rate::ppm), Rate::from_ppm(1_000_000)), (Some(999_999), None));
+    assert_eq!([Curious, SemiMalicious].map(Profile::code), [1, 2], "as they travel");
+    assert_eq!([0, 1, 2, 3].map(Profile::from_code), [None, Some(Curious), Some(SemiMalicious), None]);
+    let of = |n, profile| plan(n, 0.1, 0.05, profile, 3).unwrap();
+    assert_eq!((of(6, Curious).participants(), of(100, Curious).clustered()), (6, 0));
+    assert!(of(100, SemiMalicious).clustered() > 1);
+    let degrees = complete(6, 1, 0, SemiMalicious).unwrap();
+    assert_eq!((degrees.degree, degrees.least, degrees.most), (5, 4, 5));
+}
