@@ -133,8 +133,7 @@ impl<B: Engine> Operator<B> for Range {
             };
             let (start, limit, delta) = (one(start)?, one(limit)?, one(delta)?);
             let count = ((limit - start) / delta).ceil().max(0.0);
-            // A count that is NaN is refused here, too.
-            if !(count <= u32::MAX as f32) {
+            if count.is_nan() || count > u32::MAX as f32 {
                 return Err(Fault::shape(format!("range {start}..{limit} by {delta}")));
             }
             let count = bounded(&[count as usize])?;

@@ -309,7 +309,7 @@ impl<B: Engine> Operator<B> for Trilu {
             Value::Float(x) if shape.contains(&0) => Value::Float(x),
             Value::Float(x) => {
                 let copies = bounded(&shape)? / outside.len();
-                let mask = BurnData::new(outside.repeat(copies), shape.clone()).convert_dtype(DType::Bool(BoolStore::Native));
+                let mask = BurnData::new(outside.repeat(copies), shape).convert_dtype(DType::Bool(BoolStore::Native));
                 Value::Float(B::float_mask_fill(x, B::bool_from_data(mask, &FlexDevice), Scalar::from(0.0f32)))
             }
         }])

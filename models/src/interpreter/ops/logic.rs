@@ -35,17 +35,18 @@ struct Compare {
 
 fn compare<B: Engine>(spec: &Spec<'_>) -> Result<Box<dyn Operator<B>>, Fault> {
     spec.arity(2, 2)?;
-    let (integers, floats): (fn(i64, i64) -> bool, Option<fn(f32, f32) -> bool>) = match spec.op() {
-        "Equal" => (|a, b| a == b, Some(|a, b| a == b)),
-        "Less" => (|a, b| a < b, Some(|a, b| a < b)),
-        "LessOrEqual" => (|a, b| a <= b, Some(|a, b| a <= b)),
-        "Greater" => (|a, b| a > b, Some(|a, b| a > b)),
-        "GreaterOrEqual" => (|a, b| a >= b, Some(|a, b| a >= b)),
-        "And" => (|a, b| a != 0 && b != 0, None),
-        "Or" => (|a, b| a != 0 || b != 0, None),
-        _ => (|a, b| (a != 0) != (b != 0), None),
-    };
-    Ok(Box::new(Compare { integers, floats }))
+    let of = |integers: fn(i64, i64) -> bool, floats: fn(f32, f32) -> bool| Compare { integers, floats: Some(floats) };
+    let logical = |integers: fn(i64, i64) -> bool| Compare { integers, floats: None };
+    Ok(Box::new(match spec.op() {
+        "Equal" => of(|a, b| a == b, |a, b| a == b),
+        "Less" => of(|a, b| a < b, |a, b| a < b),
+        "LessOrEqual" => of(|a, b| a <= b, |a, b| a <= b),
+        "Greater" => of(|a, b| a > b, |a, b| a > b),
+        "GreaterOrEqual" => of(|a, b| a >= b, |a, b| a >= b),
+        "And" => logical(|a, b| a != 0 && b != 0),
+        "Or" => logical(|a, b| a != 0 || b != 0),
+        _ => logical(|a, b| (a != 0) != (b != 0)),
+    }))
 }
 
 impl<B: Engine> Operator<B> for Compare {
