@@ -211,7 +211,7 @@ fn main() {
             Outcome::Passed => passed += 1,
             Outcome::Failed(why) if promised(case) => failed.push(format!("{name}: {why}")),
             Outcome::Unsupported(op, why) if REQUIRED.contains(&op.as_str()) && promised(case) => {
-                failed.push(format!("{name}: {op}: {why}"))
+                failed.push(format!("{name}: {op}: {why}"));
             }
             Outcome::Failed(why) => excepted.push(format!("{name}: {why}")),
             Outcome::Unsupported(op, _) => *unsupported.entry(op).or_default() += 1,
