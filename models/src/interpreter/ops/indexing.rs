@@ -18,6 +18,8 @@
 //! - OneHot: an index outside the depth gives a row without a one.
 //! - Trilu replaces, rather than multiplies: masks of -inf stay whole.
 
+use std::cmp::Ordering;
+
 use burn_backend::{BoolStore, DType, Scalar, TensorData as BurnData, tensor::FloatTensor};
 use burn_flex::FlexDevice;
 
@@ -74,29 +76,27 @@ impl Lines {
         Self { firsts, step, extent }
     }
 
-    /// Positions along each line in the order that `before` gives: of two values, whether the first comes before the second.
-    fn sorted<T: Copy>(&self, data: &[T], before: impl Fn(T, T) -> bool) -> Vec<Vec<usize>> {
+    /// Positions along each line as `compare` orders what stands there; equal values keep their order.
+    fn sorted<T: Copy>(&self, data: &[T], compare: impl Fn(T, T) -> Ordering) -> Vec<Vec<usize>> {
         let line = |first: &usize| {
             let mut order: Vec<usize> = (0..self.extent).collect();
             let at = |i: usize| data[first + i * self.step];
-            // A stable sort: equal values keep their order.
-            order.sort_by(|a, b| {
-                let (a, b) = (at(*a), at(*b));
-                before(b, a).cmp(&before(a, b))
-            });
+            order.sort_by(|a, b| compare(at(*a), at(*b)));
             order
         };
         self.firsts.iter().map(line).collect()
     }
 }
 
-/// Orders each line of `x` along `lines`, descending or ascending.
+/// Orders each line of `x` along `lines`, descending or ascending. What is no number counts as larger than any, as in NumPy.
 fn sorted<B: Engine>(x: &Value<B>, lines: &Lines, descending: bool) -> Result<Vec<Vec<usize>>, Fault> {
+    let turned = |order: Ordering| if descending { order.reverse() } else { order };
     Ok(match x {
-        Value::Host(host) => lines.sorted(&host.data, |a, b| if descending { a > b } else { a < b }),
+        Value::Host(host) => lines.sorted(&host.data, |a, b| turned(a.cmp(&b))),
         Value::Float(x) => {
             let data = read::<B::Plain>(B::lower(x.clone()))?;
-            lines.sorted(&data, |a, b| if descending { a > b } else { a < b })
+            let compare = |a: f32, b: f32| a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()));
+            lines.sorted(&data, |a, b| turned(compare(a, b)))
         }
     })
 }
