@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::onnx::Dim;
+use crate::onnx::{Dim, Element};
 use crate::tensor::{Tensor, TensorData};
 
 /// Examples: `x` is `[n, ...]`, `y` holds one label or target for each row of `x`.
@@ -87,6 +87,18 @@ pub enum DataFault {
         column: usize,
         /// The value, as printed.
         value: String,
+    },
+    /// A feature that the model's integer type does not have.
+    #[error("row {row}, column {column}: {value} is no {element:?}, which the model reads")]
+    NotOfType {
+        /// Row of the example.
+        row: usize,
+        /// Flat index within the example.
+        column: usize,
+        /// The value, as printed.
+        value: String,
+        /// What the model reads.
+        element: Element,
     },
     /// NaN or infinity in the targets.
     #[error("target of row {row}, column {column}: {value} is not a finite number")]
@@ -195,6 +207,20 @@ impl Dataset {
         }
     }
 
+    /// Checks that every feature is a number of the type that a model reads.
+    ///
+    /// # Errors
+    /// [`DataFault::NotOfType`] for the first that is none.
+    pub fn check_type(&self, element: Element) -> Result<(), DataFault> {
+        if element == Element::F32 {
+            return Ok(());
+        }
+        let width = self.x.row_len().max(1);
+        let value = |at: usize| self.x.as_f32().and_then(|x| x.get(at)).map_or_else(String::new, f32::to_string);
+        let fault = |at: usize| DataFault::NotOfType { row: at / width, column: at % width, value: value(at), element };
+        self.x.clone().read_as(element).map(drop).map_err(fault)
+    }
+
     fn check_shape(&self, input: &[Dim]) -> Result<(), DataFault> {
         let fits = input.len() == self.x.shape.len()
             && input.iter().zip(&self.x.shape).skip(1).all(|(dim, have)| match dim {
@@ -263,6 +289,17 @@ mod tests {
             let fault = data.check(&input(), None).unwrap_err();
             assert!(matches!(fault, DataFault::NotFinite { row: 1, column: 1, .. }), "{fault}");
         }
+    }
+
+    #[test]
+    fn what_is_no_token_is_named_by_row_and_column() {
+        let mut data = data();
+        data.check_type(Element::I64).unwrap();
+        let TensorData::F32(x) = &mut data.x.data else { unreachable!() };
+        x[3] = 0.5;
+        data.check_type(Element::F32).unwrap();
+        let fault = data.check_type(Element::I64).unwrap_err();
+        assert_eq!(fault.to_string(), "row 1, column 1: 0.5 is no I64, which the model reads");
     }
 
     #[test]

@@ -37,6 +37,23 @@ impl Forward {
         self.observe(inputs, &mut |_, _| ())
     }
 
+    /// The first output for features, as features again: what a preprocessing graph makes of them.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] unless the graph has one input, and the features are numbers of its type;
+    /// [`ModelError::Shape`] if a node cannot take what reaches it.
+    pub fn features(&self, x: Tensor) -> Result<Tensor, ModelError> {
+        let [input] = &self.inputs[..] else {
+            let reason = format!("the graph reads {} inputs; features are one", self.inputs.len());
+            return Err(ModelError::Input { name: String::new(), reason });
+        };
+        let bad = |name: &str, reason: String| ModelError::Input { name: name.to_owned(), reason };
+        let x = x.read_as(computed(input.element)).map_err(|at| bad(&input.name, format!("value {at} is no {:?}", input.element)))?;
+        let outputs = self.run(&[(&input.name, x)])?;
+        let (name, output) = outputs.into_iter().next().ok_or_else(|| bad("", "the graph has no output".to_owned()))?;
+        output.read_as(Element::F32).map_err(|at| bad(&name, format!("value {at} of this output is no F32")))
+    }
+
     /// Runs the model and shows every f32 value that a node computes to `see`, by name and
     /// in graph order. Constants and graph inputs are not shown.
     ///
@@ -81,13 +98,13 @@ impl Forward {
 
 /// Type and rank must agree, and every declared extent but the batch's.
 fn fits(info: &ValueInfo, tensor: &Tensor) -> bool {
-    let element = match info.element {
-        // Doubles are computed in f32.
-        Element::F64 => Element::F32,
-        other => other,
-    };
     let extent = |(i, (dim, have)): (usize, (&Dim, &usize))| i == 0 || !matches!(dim, Dim::Fixed(n) if n != have);
     let shaped =
         info.shape.is_empty() || info.shape.len() == tensor.shape.len() && info.shape.iter().zip(&tensor.shape).enumerate().all(extent);
-    element == tensor.element() && shaped
+    computed(info.element) == tensor.element() && shaped
+}
+
+/// Doubles are computed in f32.
+fn computed(element: Element) -> Element {
+    if element == Element::F64 { Element::F32 } else { element }
 }

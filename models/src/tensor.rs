@@ -63,6 +63,9 @@ impl TensorData {
     }
 }
 
+/// Above this, whole numbers next to each other are the same f32.
+const EXACT: f32 = 16_777_216.0;
+
 /// Product of the dims, or `None` if it overflows.
 pub fn numel(shape: &[usize]) -> Option<usize> {
     // A zero makes the whole product zero, also where a prefix would overflow.
@@ -166,6 +169,43 @@ impl Tensor {
         true
     }
 
+    /// The same numbers as the type that a graph reads: token numbers, lengths and masks come from files as floats, too.
+    /// `Err` is the flat index of the first value that is no number of that type.
+    ///
+    /// A whole number beyond 2^24 is none either: what it was before it became a float is not known.
+    ///
+    /// # Errors
+    /// That index; 0 if there is no way from this tensor's type to `element`.
+    pub fn read_as(self, element: Element) -> Result<Self, usize> {
+        fn each<T>(values: &[f32], to: impl Fn(i64) -> Option<T>) -> Result<Vec<T>, usize> {
+            let whole = |v: f32| (v.fract() == 0.0 && v.abs() <= EXACT).then_some(v as i64);
+            values.iter().enumerate().map(|(i, v)| whole(*v).and_then(&to).ok_or(i)).collect()
+        }
+        fn float(values: impl IntoIterator<Item = i64>) -> Result<TensorData, usize> {
+            let exact = |(i, v): (usize, i64)| if (v as f32).abs() <= EXACT { Ok(v as f32) } else { Err(i) };
+            Ok(TensorData::F32(values.into_iter().enumerate().map(exact).collect::<Result<_, _>>()?))
+        }
+        if self.element() == element {
+            return Ok(self);
+        }
+        let data = match (self.data, element) {
+            (TensorData::F32(values), Element::I64) => TensorData::I64(each(&values, Some)?),
+            (TensorData::F32(values), Element::I32) => TensorData::I32(each(&values, |v| v.try_into().ok())?),
+            (TensorData::F32(values), Element::U8) => TensorData::U8(each(&values, |v| v.try_into().ok())?),
+            (TensorData::F32(values), Element::I8) => TensorData::I8(each(&values, |v| v.try_into().ok())?),
+            (TensorData::F32(values), Element::Bool) => {
+                TensorData::Bool(each(&values, |v| [false, true].get(usize::try_from(v).ok()?).copied())?)
+            }
+            (TensorData::I64(values), Element::F32) => float(values)?,
+            (TensorData::I32(values), Element::F32) => float(values.into_iter().map(i64::from))?,
+            (TensorData::U8(values), Element::F32) => float(values.into_iter().map(i64::from))?,
+            (TensorData::I8(values), Element::F32) => float(values.into_iter().map(i64::from))?,
+            (TensorData::Bool(values), Element::F32) => float(values.into_iter().map(i64::from))?,
+            _ => return Err(0),
+        };
+        Ok(Self { shape: self.shape, data })
+    }
+
     /// The named rows, in that order; rows may repeat.
     ///
     /// # Panics
@@ -208,6 +248,38 @@ mod tests {
         assert!(matches!(Tensor::f32(huge, vec![]), Err(ModelError::BadTensor { .. })));
         assert_eq!(numel(&[usize::MAX, 4, 0]), Some(0));
         assert_eq!(numel(&[]), Some(1));
+    }
+
+    #[test]
+    fn floats_become_what_a_model_reads() {
+        let read = |values: &[f32], element| Tensor::f32([values.len()], values.to_vec()).unwrap().read_as(element).map(|t| t.data);
+        assert_eq!(read(&[0.5, -1e30], Element::F32), Ok(TensorData::F32(vec![0.5, -1e30])));
+        assert_eq!(read(&[3.0, -16_777_216.0], Element::I64), Ok(TensorData::I64(vec![3, -16_777_216])));
+        assert_eq!(read(&[3.0, -2.0], Element::I32), Ok(TensorData::I32(vec![3, -2])));
+        assert_eq!(read(&[0.0, 255.0], Element::U8), Ok(TensorData::U8(vec![0, 255])));
+        assert_eq!(read(&[-128.0, 127.0], Element::I8), Ok(TensorData::I8(vec![-128, 127])));
+        assert_eq!(read(&[0.0, 1.0], Element::Bool), Ok(TensorData::Bool(vec![false, true])));
+        for bad in [0.5, f32::NAN, f32::INFINITY, 16_777_218.0, -16_777_218.0] {
+            assert_eq!(read(&[1.0, bad], Element::I64), Err(1), "{bad}");
+        }
+        for (bad, element) in [(256.0, Element::U8), (-1.0, Element::U8), (128.0, Element::I8), (2.0, Element::Bool), (-1.0, Element::Bool)]
+        {
+            assert_eq!(read(&[1.0, bad], element), Err(1), "{bad} {element:?}");
+        }
+        assert_eq!(read(&[1.0], Element::F16), Err(0));
+        assert_eq!(read(&[1.0], Element::F64), Err(0));
+        let whole = |last: i64| Tensor::i64([2], vec![-3, last]).unwrap();
+        assert_eq!(whole(1).read_as(Element::I64), Ok(whole(1)));
+        assert_eq!(whole(1).read_as(Element::I32), Err(0));
+        assert_eq!(whole(1 << 24).read_as(Element::F32).unwrap().as_f32().unwrap(), [-3.0, 16_777_216.0]);
+        assert_eq!(whole(i64::MAX).read_as(Element::F32), Err(1));
+        for data in
+            [TensorData::I32(vec![1, 0]), TensorData::U8(vec![1, 0]), TensorData::I8(vec![1, 0]), TensorData::Bool(vec![true, false])]
+        {
+            let element = data.element();
+            let floats = Tensor { shape: vec![2], data }.read_as(Element::F32).unwrap();
+            assert_eq!(floats.as_f32().unwrap(), [1.0, 0.0], "{element:?}");
+        }
     }
 
     #[test]

@@ -11,11 +11,14 @@ use sapwood_models::{
 const EXAMPLES: usize = 48;
 const CLASSES: i64 = 5;
 
-/// As the script has it.
-fn examples(shape: &[usize]) -> Dataset {
+/// As the script has them.
+fn examples(shape: &[usize], tokens: bool) -> Dataset {
     let row: usize = shape.iter().product();
-    let x = (0..EXAMPLES * row).map(|k| ((k * 7919 % 1000) as f64 - 500.0) / 250.0).map(|x| x as f32).collect();
+    let number = |k: usize| k * 7919 % 1000;
+    let token = |k: usize| if k % row < 3 + k / row % 6 { 1 + number(k) % 11 } else { 0 };
+    let value = |k: usize| if tokens { token(k) as f32 } else { ((number(k) as f64 - 500.0) / 250.0) as f32 };
     let labels = (0..EXAMPLES as i64).map(|i| (7 * i + i / 3) % CLASSES).collect();
+    let x = (0..EXAMPLES * row).map(value).collect();
     Dataset { x: Tensor::f32([&[EXAMPLES], shape].concat(), x).unwrap(), y: Targets::Classes(labels) }
 }
 
@@ -24,7 +27,7 @@ fn follows(name: &str, optimizer: Optimizer, lr: f32) {
     let curves: serde_json::Value = serde_json::from_str(&fs::read_to_string(folder.join("curves.json")).unwrap()).unwrap();
     let numbers = |key: &str| -> Vec<f64> { curves[name][key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
     let shape: Vec<usize> = numbers("shape").iter().map(|extent| *extent as usize).collect();
-    let (data, losses) = (examples(&shape), numbers("losses"));
+    let (data, losses) = (examples(&shape, curves[name]["tokens"].as_bool().unwrap()), numbers("losses"));
     assert!(losses.len() >= 20 && losses[losses.len() - 1] < 0.8 * losses[0], "{name} learned nothing in PyTorch: {losses:?}");
     for exporter in ["legacy", "dynamo"] {
         let bytes = fs::read(folder.join(format!("{name}-{exporter}.onnx"))).unwrap();
@@ -76,4 +79,10 @@ fn a_gru_of_both_directions_follows_pytorch() {
 #[test]
 fn a_transformer_follows_pytorch() {
     follows("transformer", Optimizer::adam(), 0.003);
+}
+
+/// Tokens as integers, an embedding, and a mask of what is padding.
+#[test]
+fn a_transformer_that_reads_tokens_follows_pytorch() {
+    follows("text", Optimizer::adam(), 0.003);
 }

@@ -36,16 +36,7 @@ pub fn train_config(terms: &TrainTerms) -> TrainConfig {
 /// Runs the examples through a preprocessing graph once, which is what a node does before it trains.
 ///
 /// # Errors
-/// [`SimulationError::Preprocess`], or [`SimulationError::Model`] if the examples do not fit the graph.
+/// [`SimulationError::Model`] if the examples do not fit the graph, or it has more than one input.
 pub fn preprocess(graph: &Model, data: Dataset) -> Result<Dataset, SimulationError> {
-    let inputs = graph.inputs();
-    let forward = Forward::new(graph)?;
-    let [input] = &inputs[..] else {
-        return Err(SimulationError::Preprocess { inputs: inputs.len(), outputs: graph.outputs().len() });
-    };
-    let mut outputs = forward.run(&[(&input.name, data.x)])?;
-    match (outputs.pop(), outputs.len()) {
-        (Some((_, x)), 0) => Ok(Dataset { x, y: data.y }),
-        (last, others) => Err(SimulationError::Preprocess { inputs: 1, outputs: others + usize::from(last.is_some()) }),
-    }
+    Ok(Dataset { x: Forward::new(graph)?.features(data.x)?, y: data.y })
 }

@@ -42,14 +42,6 @@ pub enum SimulationError {
     /// No data.
     #[error("no data")]
     NoData,
-    /// The preprocessing graph needs one input and one f32 output.
-    #[error("the preprocessing graph has {inputs} inputs and {outputs} outputs; one of each is needed")]
-    Preprocess {
-        /// Inputs.
-        inputs: usize,
-        /// Outputs.
-        outputs: usize,
-    },
     /// The run ended without all its rounds.
     #[error("{why}")]
     Failed {

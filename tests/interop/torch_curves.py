@@ -14,15 +14,19 @@ import onnx
 import torch
 from torch import nn
 
-EXAMPLES, CLASSES, STEPS = 48, 5, 60
+EXAMPLES, CLASSES, STEPS, TOKENS = 48, 5, 60, 12
 
 
-def examples(shape):
-    """Thousandths, the same on any machine: ((k · 7919) mod 1000 - 500) / 250. Labels (7·i + i div 3) mod 5."""
+def examples(shape, tokens):
+    """The same on any machine. With m = (k · 7919) mod 1000, thousandths (m - 500) / 250, or tokens 1 + m mod 11 and zeros behind
+    the first 3 + i mod 6. Labels (7·i + i div 3) mod 5."""
     count = EXAMPLES * torch.Size(shape).numel()
-    x = ((torch.arange(count) * 7919 % 1000 - 500).double() / 250).float().reshape(EXAMPLES, *shape)
     rows = torch.arange(EXAMPLES)
-    return x, (7 * rows + rows // 3) % CLASSES
+    labels = (7 * rows + rows // 3) % CLASSES
+    x = (torch.arange(count) * 7919 % 1000).reshape(EXAMPLES, *shape)
+    if tokens:
+        return torch.where(torch.arange(shape[0]) < 3 + rows[:, None] % 6, 1 + x % (TOKENS - 1), 0), labels
+    return ((x - 500).double() / 250).float(), labels
 
 
 class Recurrent(nn.Module):
@@ -44,6 +48,22 @@ class Transformer(nn.Module):
         return self.head(self.encoder(x).mean(1))
 
 
+class Text(nn.Module):
+    """Reads tokens (int64), of which 0 is padding."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(TOKENS, 16), nn.Parameter(torch.randn(length, 16) / 4)
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x):
+        padding = x == 0
+        encoded = self.encoder(self.tokens(x) + self.places, src_key_padding_mask=padding)
+        read = (~padding).unsqueeze(-1).float()
+        return self.head((encoded * read).sum(1) / read.sum(1))
+
+
 def networks():
     """Name, shape of an example, optimizer, and a network whose start is always the same."""
     sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
@@ -60,6 +80,7 @@ def networks():
         ("gru", (7, 6), adam(0.01), lambda: Recurrent(nn.GRU(6, 8, batch_first=True, bidirectional=True), 16)),
         # Slowly, or the last bits of a float decide where Adam goes.
         ("transformer", (6, 16), adam(0.003), Transformer),
+        ("text", (8,), adam(0.003), lambda: Text(8)),
     ):
         torch.manual_seed(1)
         yield name, shape, optimizer, network()
@@ -86,7 +107,7 @@ def main(folder):
     torch.set_num_threads(1)
     curves = {}
     for name, shape, optimizer, network in networks():
-        x, y = examples(shape)
+        x, y = examples(shape, tokens=name == "text")
         network.train()
         export(copy.deepcopy(network), x, str(folder / f"{name}-legacy.onnx"), dynamo=False)
         export(copy.deepcopy(network), x, str(folder / f"{name}-dynamo.onnx"), dynamo=True)
@@ -102,7 +123,7 @@ def main(folder):
         with torch.no_grad():
             evaluated = nn.functional.cross_entropy(network(x), y).item()
         parameters = sum(parameter.numel() for parameter in network.parameters())
-        curves[name] = {"shape": list(shape), "parameters": parameters, "losses": losses, "evaluated": evaluated}
+        curves[name] = {"shape": list(shape), "tokens": name == "text", "parameters": parameters, "losses": losses, "evaluated": evaluated}
         print(name, losses[0], losses[-1], evaluated)
     (folder / "curves.json").write_text(json.dumps({"torch": torch.__version__.split("+")[0], **curves}, indent=1) + "\n")
 

@@ -1,6 +1,6 @@
 //! What ONNX Runtime makes of a model: the answers that a device will give.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use sapwood_models::{Dataset, Dim, Targets, Tensor, TensorData, metrics::argmax};
 use sapwood_runtime::{Runtime, Session, SessionOptions};
@@ -120,11 +120,13 @@ impl Pipeline {
 }
 
 fn first(session: &mut Session, x: &Tensor) -> Result<Tensor, ReleaseError> {
-    let name = match session.inputs() {
-        [input] => input.name.clone(),
+    let (name, element) = match session.inputs() {
+        [input] => (input.name.clone(), input.element),
         inputs => return Err(ReleaseError::setting("model", format_args!("it reads {} inputs; one is needed", inputs.len()))),
     };
-    let outputs = session.run(&[(name.as_str(), x)])?;
+    let bad = |at| ReleaseError::setting("evaluate.data", format_args!("value {at} is no {element:?}, which the model reads as `{name}`"));
+    let x = if x.element() == element { Cow::Borrowed(x) } else { Cow::Owned(x.clone().read_as(element).map_err(bad)?) };
+    let outputs = session.run(&[(name.as_str(), &x)])?;
     let (_, output) = outputs.into_iter().next().ok_or_else(|| ReleaseError::setting("model", "it has no output"))?;
     Ok(output)
 }

@@ -4,7 +4,7 @@
 use std::{fs::File, io};
 
 use sapwood_data::Source;
-use sapwood_models::{Dataset, Model, Tensor, TensorData, forward::Forward};
+use sapwood_models::{Dataset, Model, Tensor, forward::Forward};
 use sapwood_protocol::Digest;
 
 use super::ReleaseError;
@@ -36,17 +36,13 @@ pub(super) fn declared(key: &'static str, text: &str, objects: &Objects) -> Resu
 /// The features as the model reads them.
 pub(super) fn prepared(preprocess: Option<&Model>, x: &Tensor) -> Result<Tensor, ReleaseError> {
     let Some(graph) = preprocess else { return Ok(x.clone()) };
-    let input = only_input("preprocess", graph)?;
     let forward = Forward::new(graph)?;
     let (mut shape, mut values) = (Vec::new(), Vec::new());
     let rows: Vec<usize> = (0..x.rows()).collect();
     for rows in rows.chunks(AT_ONCE) {
-        let mut outputs = forward.run(&[(&input, x.take_rows(rows))])?.into_iter();
-        let Some((_, Tensor { shape: part, data: TensorData::F32(floats) })) = outputs.next() else {
-            return Err(ReleaseError::setting("model.preprocess", "its first output is not of type float"));
-        };
-        shape = part;
-        values.extend(floats);
+        let part = forward.features(x.take_rows(rows))?;
+        values.extend_from_slice(part.as_f32().unwrap_or_default());
+        shape = part.shape;
     }
     match shape.first_mut() {
         Some(batch) => *batch = x.rows(),

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use sapwood_models::{Model, compose};
+use sapwood_models::{Model, Tensor, compose};
 use sapwood_protocol::{
     Digest,
     release::{
@@ -163,16 +163,15 @@ pub(super) fn load(runtime: &Runtime, parts: &Parts, name: &str, version: &str, 
 impl Golden {
     /// One example through the model, so that the first real request is not the slow one.
     fn warm(&self, served: &mut Served) -> Result<Duration, Why> {
-        let name = input(served)?;
         let (shape, values) = self.first()?;
-        served.warm(&[Input { name: &name, shape: &shape, data: View::F32(values) }]).map_err(|e| e.to_string())
+        let (name, tensor) = question(served, shape, values)?;
+        served.warm(&[Input::new(&name, &tensor)]).map_err(|e| e.to_string())
     }
 
     /// All examples at once; the outputs must be the known ones.
     pub(super) fn check(&self, served: &Served) -> Result<(), Why> {
-        let name = input(served)?;
-        let inputs = [Input { name: &name, shape: self.inputs.shape(), data: View::F32(self.inputs.values()) }];
-        let answer = served.run(&inputs, |outputs| match outputs.first() {
+        let (name, tensor) = question(served, self.inputs.shape().to_vec(), self.inputs.values())?;
+        let answer = served.run(&[Input::new(&name, &tensor)], |outputs| match outputs.first() {
             Some(output) => match output.data {
                 View::F32(values) => Array::new(output.shape.clone(), values.to_vec()).map_err(|fault| fault.to_string()),
                 _ => Err("the model's first output is not float32".to_owned()),
@@ -195,8 +194,13 @@ impl Golden {
     }
 }
 
-fn input(served: &Served) -> Result<String, Why> {
-    served.inputs().first().map(|i| i.name.clone()).ok_or_else(|| "the model has no input".to_owned())
+/// Golden inputs as the model reads them, and the input's name.
+fn question(served: &Served, shape: Vec<usize>, values: &[f32]) -> Result<(String, Tensor), Why> {
+    let input = served.inputs().first().ok_or("the model has no input")?;
+    let tensor = Tensor::f32(shape, values.to_vec()).map_err(|e| e.to_string())?;
+    let tensor =
+        tensor.read_as(input.element).map_err(|at| format!("golden input {at} is no {:?}, which the model reads", input.element))?;
+    Ok((input.name.clone(), tensor))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Why> {

@@ -112,14 +112,11 @@ impl Cache {
 fn preprocess(model: &[u8], x: &Tensor, at_once: usize) -> Result<Tensor, Decline> {
     let fault = |why: String| Decline::Model { why: format!("preprocessing: {why}") };
     let model = Model::decode(model).map_err(|e| fault(chain(&e)))?;
-    let inputs = model.inputs();
-    let [input] = &inputs[..] else { return Err(fault(format!("the graph has {} inputs, expected one", inputs.len()))) };
     let forward = Forward::new(&model).map_err(|e| fault(chain(&e)))?;
     let mut all: Option<Tensor> = None;
     let rows: Vec<usize> = (0..x.rows()).collect();
     for part in rows.chunks(at_once.max(1)) {
-        let outputs = forward.run(&[(&input.name, x.take_rows(part))]).map_err(|e| fault(chain(&e)))?;
-        let Some((_, output)) = outputs.into_iter().next() else { return Err(fault("the graph has no output".to_owned())) };
+        let output = forward.features(x.take_rows(part)).map_err(|e| fault(chain(&e)))?;
         match (&output.data, &mut all) {
             (TensorData::F32(values), _) if output.rows() == part.len() => {
                 if let Some(at) = values.iter().position(|v| !v.is_finite()) {
@@ -127,7 +124,7 @@ fn preprocess(model: &[u8], x: &Tensor, at_once: usize) -> Result<Tensor, Declin
                     return Err(Decline::BadData { why: format!("after preprocessing, row {row} column {column} is not finite") });
                 }
             }
-            _ => return Err(fault("the graph must give f32, one row for each example".to_owned())),
+            _ => return Err(fault("the graph must give one row for each example".to_owned())),
         }
         match &mut all {
             None => all = Some(output),

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{Loss, Optimizer, Progress, TrainConfig, TrainError, Trainer, UnitGradient};
 use crate::onnx::make::{batched, int, ints, node, value};
 use crate::onnx::{Model, pb, write_tensor};
-use crate::{DataFault, Dataset, Forward, ModelError, Targets, Tensor, zoo};
+use crate::{DataFault, Dataset, Element, Forward, ModelError, Targets, Tensor, ValueInfo, zoo};
 
 mod units;
 
@@ -94,6 +94,62 @@ fn linear(tail: Vec<pb::NodeProto>, from: &str) -> Model {
     nodes.push(node("Gemm", "fc", &["x", "w", "b"], &[from], vec![int("transB", 1)]));
     nodes.extend(tail);
     graph(2, nodes, &[("w", &[4, 2], &[0.1, -0.2, 0.3, 0.05, -0.1, 0.2, 0.4, -0.3]), ("b", &[4], &[0.0; 4])], 4)
+}
+
+/// Four tokens, an embedding of six, their mean, two classes.
+fn text(element: Element) -> Model {
+    let mut proto = graph(
+        4,
+        vec![
+            node("Cast", "whole", &["x"], &["t"], vec![int("to", i64::from(Element::I64.to_onnx()))]),
+            node("Gather", "embed", &["table", "t"], &["e"], vec![]),
+            node("ReduceMean", "mean", &["e"], &["m"], vec![ints("axes", &[1]), int("keepdims", 0)]),
+            node("MatMul", "head", &["m", "w"], &["y"], vec![]),
+        ],
+        &[("table", &[6, 3], &[0.1; 18]), ("w", &[3, 2], &[0.2, -0.1, 0.3, 0.1, -0.2, 0.4])],
+        2,
+    )
+    .into_proto();
+    let graph = proto.graph.as_mut().unwrap();
+    graph.input = vec![value(&ValueInfo { element, ..batched("x", &[4]) })];
+    Model::new(proto).unwrap()
+}
+
+/// Whether the token 5 is there.
+fn sentences() -> Dataset {
+    let x: Vec<f32> = (0..32).flat_map(|i| [1 + i % 4, i % 5, if i % 2 == 0 { 5 } else { 2 }, (i / 3) % 5]).map(|t| t as f32).collect();
+    let y = (0..32).map(|i| i64::from(i % 2 == 0)).collect();
+    Dataset { x: Tensor::f32([32, 4], x).unwrap(), y: Targets::Classes(y) }
+}
+
+#[test]
+fn tokens_are_read_as_the_model_has_them() {
+    for element in [Element::I64, Element::I32, Element::U8, Element::F32] {
+        let mut trainer = Trainer::new(&text(element), config(Loss::CrossEntropy, Optimizer::adam(), 0.1, 8)).unwrap();
+        trainer.train(&sentences(), 20, 1, &mut go).unwrap();
+        assert_eq!(trainer.evaluate(&sentences()).unwrap().accuracy, Some(1.0), "{element:?}");
+    }
+}
+
+#[test]
+fn what_is_no_token_is_refused() {
+    let mut trainer = Trainer::new(&text(Element::I64), plain(0.1, 8)).unwrap();
+    let before = trainer.parameters();
+    let with = |value: f32| {
+        let mut data = sentences();
+        let crate::TensorData::F32(x) = &mut data.x.data else { unreachable!() };
+        x[6] = value;
+        data
+    };
+    let refused = trainer.train(&with(1.5), 1, 1, &mut go).unwrap_err();
+    let expected = DataFault::NotOfType { row: 1, column: 2, value: "1.5".into(), element: Element::I64 };
+    assert_eq!(refused, TrainError::Data(expected));
+    let refused = trainer.train(&with(6.0), 1, 1, &mut go).unwrap_err();
+    assert!(matches!(&refused, TrainError::Model(ModelError::Shape { node, .. }) if node.contains("embed")), "{refused:?}");
+    assert_eq!(trainer.parameters(), before);
+    // Half floats, or text, are no features.
+    let refused = Trainer::new(&text(Element::F16), plain(0.1, 8)).map(drop).unwrap_err();
+    assert!(matches!(&refused, ModelError::Input { name, .. } if name == "x"), "{refused:?}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::interpreter::plan::Plan;
 use crate::interpreter::value::{Value, bounded, dims, floats, read};
 use crate::interpreter::{Mode, guard};
 use crate::layout::{Layout, Parameter, parameters, write_back};
-use crate::onnx::{Dim, Element, Model, ValueInfo, pb};
+use crate::onnx::{Dim, Model, ValueInfo, pb};
 use crate::{ModelError, Targets, Tensor};
 
 /// Flex with a tape.
@@ -58,7 +58,7 @@ impl Trainer {
     /// # Errors
     /// [`ModelError::Unsupported`] with node, operator and reason;
     /// [`ModelError::Setting`] for a bad configuration; [`ModelError::Input`] if the model
-    /// does not read one f32 tensor whose extents are fixed but for the batch;
+    /// does not read one tensor whose extents are fixed but for the batch;
     /// [`ModelError::Shape`] if its answers do not fit the loss.
     pub fn new(model: &Model, config: TrainConfig) -> Result<Self, ModelError> {
         check(&config)?;
@@ -211,22 +211,17 @@ impl Trainer {
 
     pub(super) fn check(&self, data: &Dataset) -> Result<(), TrainError> {
         data.check(&self.input.shape, Some(self.config.loss.classes(self.width)))?;
+        data.check_type(self.input.element)?;
         self.config.loss.check(&data.y, self.width)
     }
 
-    /// The features of some rows.
+    /// The features of some rows, as the model reads them.
     fn batch<B: Engine>(&self, data: &Dataset, rows: &[usize]) -> Result<Value<B>, ModelError> {
-        let bad = |reason: String| ModelError::Input { name: self.input.name.clone(), reason };
-        let width = data.x.row_len();
-        let x = data.x.as_f32().ok_or_else(|| bad("it is not f32".to_owned()))?;
-        let mut values = Vec::with_capacity(rows.len() * width);
-        for row in rows {
-            values.extend_from_slice(&x[row * width..(row + 1) * width]);
-        }
-        let mut shape = data.x.shape.clone();
-        shape[0] = rows.len();
-        bounded(&shape).map_err(|fault| fault.at(&self.input.name, "input"))?;
-        Ok(Value::Float(floats::<B>(values, &shape)))
+        let name = &self.input.name;
+        let bad = |at| ModelError::Input { name: name.clone(), reason: format!("value {at} is no {:?}", self.input.element) };
+        let batch = data.x.take_rows(rows);
+        bounded(&batch.shape).map_err(|fault| fault.at(name, "input"))?;
+        Value::from_tensor(batch.read_as(self.input.element).map_err(bad)?).map_err(|fault| fault.at(name, "input"))
     }
 
     /// One step. The parameters stay as they were if the loss is not finite.
@@ -291,10 +286,7 @@ impl Trainer {
     fn rehearse(&mut self) -> Result<(), ModelError> {
         let example = example(&self.input)?;
         let shape = guard("a first run", || {
-            let mut shape = vec![2];
-            shape.extend(&example);
-            let count = bounded(&shape).map_err(|fault| fault.at(&self.input.name, "input"))?;
-            let batch = Value::Float(floats::<Flex>(vec![0.0; count], &shape));
+            let batch = self.batch::<Flex>(&self.zeros(&example)?, &[0, 1])?;
             let outcome = self.infer.run(vec![batch], &self.weights, Mode::Inference, &mut |_, _| ())?;
             Ok(dims::<Flex>(&float(outcome.outputs)?))
         })?;
@@ -323,7 +315,8 @@ impl Trainer {
     fn zeros(&self, example: &[usize]) -> Result<Dataset, ModelError> {
         let mut shape = vec![2];
         shape.extend(example);
-        let x = Tensor::f32(shape.clone(), vec![0.0; shape.iter().product()])?;
+        let count = bounded(&shape).map_err(|fault| fault.at(&self.input.name, "input"))?;
+        let x = Tensor::f32(shape, vec![0.0; count])?;
         let y = match self.config.loss {
             Loss::CrossEntropy => Targets::Classes(vec![0, 0]),
             _ => Targets::Values(Tensor::f32([2, self.width], vec![0.0; 2 * self.width])?),
@@ -373,8 +366,10 @@ fn single_input(model: &Model) -> Result<ValueInfo, ModelError> {
     let (Some(input), true) = (inputs.pop(), inputs.is_empty()) else {
         return Err(ModelError::Input { name: String::new(), reason: "training needs a model with exactly one input".to_owned() });
     };
-    if input.element != Element::F32 {
-        return Err(ModelError::Input { name: input.name, reason: format!("training needs f32 features, not {:?}", input.element) });
+    let zero = Tensor::scalar(0.0);
+    if zero.read_as(input.element).is_err() {
+        let reason = format!("features are floats, integers or booleans, not {:?}", input.element);
+        return Err(ModelError::Input { name: input.name, reason });
     }
     Ok(input)
 }

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use sapwood_data::{Schema, Source};
-use sapwood_models::{Dataset, Model, Tensor, forward::Forward};
+use sapwood_models::{Dataset, Model, forward::Forward};
 
 use super::DataArgs;
 use crate::output::{Exit, Failure, OrFail};
@@ -39,15 +39,8 @@ pub(crate) fn read_data(data: &str, schema: Option<&Path>, preprocess: Option<&P
     let schema = schema.map(Schema::read).transpose().or_usage()?;
     let raw = sapwood_data::load(&source, schema.as_ref()).or_usage()?;
     let Some(path) = preprocess else { return Ok(raw) };
-    let x = through(&read_model(path)?, raw.x)?;
+    let x = Forward::new(&read_model(path)?).and_then(|graph| graph.features(raw.x)).or_usage()?;
     Ok(Dataset { x, y: raw.y })
-}
-
-/// The first output of a graph for its first input, on Burn.
-pub(super) fn through(graph: &Model, x: Tensor) -> Result<Tensor, Failure> {
-    let name = graph.inputs().into_iter().next().ok_or_else(|| Failure::usage("the graph has no input"))?.name;
-    let outputs = Forward::new(graph).or_usage()?.run(&[(name.as_str(), x)]).or_usage()?;
-    outputs.into_iter().next().map(|(_, tensor)| tensor).ok_or_else(|| Failure::usage("the graph has no output"))
 }
 
 impl DataArgs {

@@ -3,14 +3,14 @@
 use std::{ops::ControlFlow, path::Path, time::Instant};
 
 use sapwood_models::{
-    Dataset, Model, Targets, Tensor, metrics,
+    Dataset, Forward, Model, Targets, Tensor, metrics,
     train::{Loss, Optimizer, TrainConfig, TrainError, Trainer},
 };
 use sapwood_protocol::Digest;
 use sapwood_runtime::{Runtime, SessionOptions};
 use serde_json::json;
 
-use super::{DataArgs, Engine, EvalArgs, TrainArgs, files::through, read_model, write_model};
+use super::{DataArgs, Engine, EvalArgs, TrainArgs, read_model, write_model};
 use crate::{
     output::{Answer, Exit, Failure, OrFail, chain, table},
     progress,
@@ -148,14 +148,17 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn burn(model: &Model, x: &Tensor) -> Result<Tensor, Failure> {
-    through(model, x.clone())
+    Forward::new(model).and_then(|graph| graph.features(x.clone())).or_usage()
 }
 
 fn ort(model: &Model, x: &Tensor) -> Result<Tensor, Failure> {
     let runtime = Runtime::load(None).or_fail(Exit::NotFound).map_err(|f| f.hint("sapwood runtime install"))?;
     let mut session = runtime.session(&model.encode(), SessionOptions::default()).or_usage()?;
-    let name = session.inputs().first().map(|i| i.name.clone()).ok_or_else(|| Failure::usage("the model has no input"))?;
-    let mut outputs = session.run(&[(name.as_str(), x)]).or_usage()?;
+    let input = session.inputs().first().ok_or_else(|| Failure::usage("the model has no input"))?;
+    let (name, element) = (input.name.clone(), input.element);
+    let bad = |at| Failure::usage(format!("value {at} is no {element:?}, which the model reads as `{name}`"));
+    let x = x.clone().read_as(element).map_err(bad)?;
+    let mut outputs = session.run(&[(name.as_str(), &x)]).or_usage()?;
     if outputs.is_empty() {
         return Err(Failure::usage("the model has no output"));
     }
