@@ -90,6 +90,9 @@ fn zcdp_agrees_with_the_vectors_and_with_opendp() {
             assert!(back <= rho * (1.0 + 1e-9) && back > rho * (1.0 - 1e-6), "{rho}: {back}");
         }
     }
+    // A δ so large that ρ is above ε.
+    let rho = zcdp::rho(0.5, 0.9).unwrap();
+    assert!(rho > 1.0 && zcdp::delta(rho, 0.5).unwrap() <= 0.9 && zcdp::delta(rho * 1.001, 0.5).unwrap() > 0.9, "{rho}");
 }
 
 /// The σ at which δ(ε) of one Gaussian release is δ, by Balle and Wang 2018.
@@ -301,8 +304,10 @@ proptest! {
     fn zcdp_is_monotone_and_adds_up(rho in 1e-4f64..5.0, log_delta in -25.0f64..-2.0, more in 1.001f64..3.0) {
         let delta = log_delta.exp();
         let base = zcdp::epsilon(rho, delta).unwrap();
-        prop_assert!(zcdp::epsilon(rho * more, delta).unwrap() > base);
-        prop_assert!(zcdp::epsilon(rho, delta / more).unwrap() > base);
+        // A δ above the whole distance of the two distributions leaves no ε to pay, and more of nothing is nothing.
+        let grows = |epsilon: f64| epsilon > base || base == 0.0;
+        prop_assert!(grows(zcdp::epsilon(rho * more, delta).unwrap()));
+        prop_assert!(grows(zcdp::epsilon(rho, delta / more).unwrap()));
         prop_assert!(zcdp::epsilon_bun_steinke(rho, delta).unwrap() >= base);
     }
 }

@@ -183,4 +183,20 @@ fn rates_profiles_and_plans_say_what_they_were_made_of() {
     assert!(of(100, SemiMalicious).clustered() > 1);
     let degrees = complete(6, 1, 0, SemiMalicious).unwrap();
     assert_eq!((degrees.degree, degrees.least, degrees.most), (5, 4, 5));
+    let degrees = complete(10, 6, 1, Curious).unwrap();
+    assert_eq!((degrees.degree, degrees.least, degrees.most), (9, 7, 8));
+}
+
+/// What exact fractions give (Python's, over binomials): the smallest even degree whose ring falls apart with a probability below
+/// 2^-41, and the most colluders within half a neighbourhood.
+#[test]
+fn rings_hold_together_as_exact_fractions_say() {
+    for (n, bad, degree) in [(20, 2, 4), (50, 22, 24), (52, 24, 26), (53, 26, 28), (54, 30, 30)] {
+        let odds = Odds::new(n);
+        assert_eq!((2..n).step_by(2).find(|k| odds.connected(*k, bad)), Some(degree), "{bad} of {n}");
+    }
+    let large = plan(1000, 0.1, 0.05, SemiMalicious, 3).unwrap();
+    assert_eq!((large.degree(), large.clustered()), (78, 18));
+    // 20 + 2 · 450 are more than nine tenths, though a ring could bear them.
+    assert_eq!(sparse(1000, 20, 450, SemiMalicious), None);
 }
