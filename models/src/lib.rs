@@ -5,7 +5,7 @@
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
 //! - [`compose()`] puts preprocessing in front of a model; [`zoo`] builds models;
 //!   [`quantize`] makes them INT8; [`inspect()`] describes them.
-//! - [`interpreter`] runs graphs; [`train`] and [`Forward`] are its two uses; [`metrics`]
+//! - [`interpreter`] runs graphs, on Burn's primitives and, where these are slow, on own kernels; [`train`] and [`Forward`] are its two uses; [`metrics`]
 //!   judges answers.
 //!
 //! The crate decides and computes; it opens no file, reads no clock and draws no
@@ -18,6 +18,7 @@ mod error;
 pub mod forward;
 mod inspect;
 pub mod interpreter;
+mod kernel;
 pub mod layout;
 pub mod metrics;
 pub mod onnx;

@@ -9,6 +9,8 @@ use burn_autodiff::Autodiff;
 use burn_backend::{AutodiffBackend, Backend, tensor::FloatTensor};
 use burn_flex::{Flex, FlexDevice};
 
+use crate::kernel::{Kernel, batch_norm::Statistics, record};
+
 /// A backend of the interpreter.
 pub(crate) trait Engine: Backend<Device = FlexDevice> {
     /// The same backend without a tape.
@@ -19,6 +21,12 @@ pub(crate) trait Engine: Backend<Device = FlexDevice> {
 
     /// The values of a tensor, without its tape.
     fn lower(tensor: FloatTensor<Self>) -> FloatTensor<Self::Plain>;
+
+    /// Mean and variance of each channel.
+    fn statistics(tensor: &FloatTensor<Self>) -> Statistics;
+
+    /// Runs a kernel; a tape learns its gradient.
+    fn apply<K: Kernel<N>, const N: usize>(kernel: K, inputs: [FloatTensor<Self>; N]) -> FloatTensor<Self>;
 }
 
 impl Engine for Flex {
@@ -31,6 +39,14 @@ impl Engine for Flex {
     fn lower(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
         tensor
     }
+
+    fn statistics(tensor: &FloatTensor<Self>) -> Statistics {
+        Statistics::of(tensor)
+    }
+
+    fn apply<K: Kernel<N>, const N: usize>(kernel: K, inputs: [FloatTensor<Self>; N]) -> FloatTensor<Self> {
+        kernel.forward(inputs).0
+    }
 }
 
 impl Engine for Autodiff<Flex> {
@@ -42,5 +58,13 @@ impl Engine for Autodiff<Flex> {
 
     fn lower(tensor: FloatTensor<Self>) -> FloatTensor<Flex> {
         Self::inner(tensor)
+    }
+
+    fn statistics(tensor: &FloatTensor<Self>) -> Statistics {
+        Statistics::of(tensor.primitive())
+    }
+
+    fn apply<K: Kernel<N>, const N: usize>(kernel: K, inputs: [FloatTensor<Self>; N]) -> FloatTensor<Self> {
+        record(kernel, inputs)
     }
 }

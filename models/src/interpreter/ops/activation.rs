@@ -7,8 +7,8 @@
 //! - Clip has its bounds as attributes before opset 11 and as inputs from then on; they must
 //!   be constants (they are never trained).
 //! - PRelu broadcasts its slope to the input from the right.
-//! - Gelu (opset 20) with `approximate = none` is built from `erf`, because the backend's
-//!   own backward pass uses the tanh approximation.
+//! - Gelu (opset 20) with `approximate = none` is exact, though the backend's own backward
+//!   pass would use the tanh approximation.
 //! - At a kink the gradient is that of the branch that the forward pass took.
 
 use burn_backend::{Scalar, TensorMetadata, get_device_settings, tensor::FloatTensor};
@@ -18,6 +18,7 @@ use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
 use crate::interpreter::value::{Value, broadcast, dims, padded, read, reshape};
+use crate::kernel::pointwise::Pointwise;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -124,8 +125,8 @@ impl<B: Engine> Operator<B> for Function {
     fn run(&self, mut inputs: Inputs<B>, _: &mut Context<'_, B>) -> Result<Vec<Value<B>>, Fault> {
         let x = inputs.float(0)?;
         Ok(vec![Value::Float(match *self {
-            Self::Relu => B::relu(x),
-            Self::LeakyRelu { alpha } => B::leaky_relu(x, Scalar::from(alpha)),
+            Self::Relu => B::apply(Pointwise::Relu, [x]),
+            Self::LeakyRelu { alpha } => B::apply(Pointwise::LeakyRelu { alpha }, [x]),
             Self::Sigmoid => B::sigmoid(x),
             Self::Tanh => B::float_tanh(x),
             Self::Selu { alpha, gamma } => selu::<B>(x, alpha, gamma),
@@ -134,14 +135,11 @@ impl<B: Engine> Operator<B> for Function {
                 let below = B::float_add_scalar(B::float_abs(x.clone()), Scalar::from(1.0f32));
                 B::float_div(x, below)
             }
-            Self::HardSigmoid { alpha, beta } => hard_sigmoid::<B>(x, alpha, beta),
-            Self::HardSwish => {
-                let gate = hard_sigmoid::<B>(x.clone(), 1.0 / 6.0, 0.5);
-                B::float_mul(x, gate)
-            }
-            Self::Gelu => gelu::<B>(x),
+            Self::HardSigmoid { alpha, beta } => B::apply(Pointwise::HardSigmoid { alpha, beta }, [x]),
+            Self::HardSwish => B::apply(Pointwise::HardSwish, [x]),
+            Self::Gelu => B::apply(Pointwise::Gelu, [x]),
             Self::GeluTanh => gelu_tanh::<B>(x),
-            Self::Erf => B::float_erf(x),
+            Self::Erf => B::apply(Pointwise::Erf, [x]),
             Self::Mish => {
                 let gate = B::float_tanh(softplus::<B>(x.clone()));
                 B::float_mul(x, gate)
@@ -152,17 +150,7 @@ impl<B: Engine> Operator<B> for Function {
 
 /// Sets the elements below `min` to it, then those above `max`.
 pub(super) fn clamp<B: Engine>(x: FloatTensor<B>, min: Option<f32>, max: Option<f32>) -> FloatTensor<B> {
-    let bools = get_device_settings::<B>(&x.device()).bool_dtype;
-    let mut x = x;
-    if let Some(min) = min {
-        let below = B::float_lower_elem(x.clone(), Scalar::from(min), bools);
-        x = B::float_mask_fill(x, below, Scalar::from(min));
-    }
-    if let Some(max) = max {
-        let above = B::float_greater_elem(x.clone(), Scalar::from(max), bools);
-        x = B::float_mask_fill(x, above, Scalar::from(max));
-    }
-    x
+    B::apply(Pointwise::Clip { min: min.unwrap_or(f32::NEG_INFINITY), max: max.unwrap_or(f32::INFINITY) }, [x])
 }
 
 fn selu<B: Engine>(x: FloatTensor<B>, alpha: f32, gamma: f32) -> FloatTensor<B> {
@@ -180,18 +168,6 @@ fn selu<B: Engine>(x: FloatTensor<B>, alpha: f32, gamma: f32) -> FloatTensor<B> 
 /// `ln(1 + exp(x)) = -ln(sigmoid(-x))`, which overflows for no x and has the slope 1/2 at 0.
 fn softplus<B: Engine>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_neg(B::log_sigmoid(B::float_neg(x)))
-}
-
-fn hard_sigmoid<B: Engine>(x: FloatTensor<B>, alpha: f32, beta: f32) -> FloatTensor<B> {
-    let line = B::float_add_scalar(B::float_mul_scalar(x, Scalar::from(alpha)), Scalar::from(beta));
-    clamp::<B>(line, Some(0.0), Some(1.0))
-}
-
-/// `x / 2 * (1 + erf(x / sqrt(2)))`
-fn gelu<B: Engine>(x: FloatTensor<B>) -> FloatTensor<B> {
-    let erf = B::float_erf(B::float_mul_scalar(x.clone(), Scalar::from(std::f32::consts::FRAC_1_SQRT_2)));
-    let gate = B::float_mul_scalar(B::float_add_scalar(erf, Scalar::from(1.0f32)), Scalar::from(0.5f32));
-    B::float_mul(x, gate)
 }
 
 /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`

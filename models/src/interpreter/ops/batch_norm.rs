@@ -18,7 +18,8 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Mode, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Value, dims};
+use crate::interpreter::value::{Value, dims, floats};
+use crate::kernel::batch_norm::BatchNorm as Kernel;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -68,11 +69,12 @@ impl<B: Engine> Operator<B> for BatchNorm {
         if !training || cells < 2 {
             return Ok(vec![Value::Float(B::batch_norm(x, scale, bias, mean, variance, self.epsilon))]);
         }
-        let batch = B::batch_norm_train(x, scale, bias, self.epsilon);
+        let statistics = B::statistics(&x);
         let unbiased = cells as f32 / (cells - 1) as f32;
-        cx.update(MEAN, self.moved::<B>(mean, batch.mean, 1.0));
-        cx.update(VARIANCE, self.moved::<B>(variance, batch.variance, unbiased));
-        Ok(vec![Value::Float(batch.output)])
+        cx.update(MEAN, self.moved::<B>(mean, &statistics.mean, 1.0));
+        cx.update(VARIANCE, self.moved::<B>(variance, &statistics.variance, unbiased));
+        let kernel = Kernel { statistics, epsilon: self.epsilon };
+        Ok(vec![Value::Float(B::apply(kernel, [x, scale, bias]))])
     }
 
     /// In training mode the node changes its statistics, so it is never folded.
@@ -86,9 +88,9 @@ impl<B: Engine> Operator<B> for BatchNorm {
 }
 
 impl BatchNorm {
-    fn moved<B: Engine>(&self, running: FloatTensor<B>, batch: FloatTensor<B>, correction: f32) -> FloatTensor<B::Plain> {
+    fn moved<B: Engine>(&self, running: FloatTensor<B>, batch: &[f32], correction: f32) -> FloatTensor<B::Plain> {
         let old = B::Plain::float_mul_scalar(B::lower(running), Scalar::from(self.momentum));
-        let new = B::Plain::float_mul_scalar(B::lower(batch), Scalar::from((1.0 - self.momentum) * correction));
-        B::Plain::float_add(old, new)
+        let new = batch.iter().map(|v| v * (1.0 - self.momentum) * correction).collect();
+        B::Plain::float_add(old, floats::<B::Plain>(new, &[batch.len()]))
     }
 }

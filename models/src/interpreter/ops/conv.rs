@@ -6,7 +6,6 @@
 //! (also depthwise), strides, dilations, asymmetric pads and `auto_pad` are computed.
 //! Opset 11 changed documentation only, 22 added types.
 
-use burn_backend::ops::{ConvOptions, PadMode};
 use burn_backend::tensor::FloatTensor;
 
 use super::window::{Placed, Window};
@@ -14,7 +13,8 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Value, bounded, dims};
+use crate::interpreter::value::{Value, bounded, dims, reshape};
+use crate::kernel::conv::Conv as Kernel;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -68,31 +68,28 @@ impl<B: Engine> Operator<B> for Conv {
         let mut out = vec![dx[0], dw[0]];
         out.extend(placed.iter().map(|p| p.out));
         bounded(&out)?;
-        let (x, pads) = pad::<B>(x, &placed)?;
-        let y = match placed.len() {
-            1 => B::conv1d(x, w, bias, ConvOptions::new([window.stride[0]], [pads[0]], [window.dilation[0]], self.group)),
-            _ => {
-                let options = ConvOptions::new(
-                    [window.stride[0], window.stride[1]],
-                    [pads[0], pads[1]],
-                    [window.dilation[0], window.dilation[1]],
-                    self.group,
-                );
-                B::conv2d(x, w, bias, options)
-            }
-        };
-        Ok(vec![Value::Float(y)])
+        let y = convolve::<B>(self.group, &window, &placed, x, w, bias);
+        Ok(vec![Value::Float(reshape::<B>(y, &out))])
     }
 }
 
-/// Leaves symmetric pads to the convolution and pads the input with zeros otherwise.
-fn pad<B: Engine>(x: FloatTensor<B>, placed: &[Placed]) -> Result<(FloatTensor<B>, Vec<usize>), Fault> {
-    if placed.iter().all(|p| p.begin == p.declared_end) {
-        return Ok((x, placed.iter().map(|p| p.begin).collect()));
+/// One spatial axis is the second of two.
+fn convolve<B: Engine>(
+    groups: usize,
+    window: &Window,
+    placed: &[Placed],
+    x: FloatTensor<B>,
+    w: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
+    let geometry = window.geometry(placed, &dims::<B>(&x)[2..]);
+    let planes = |tensor: FloatTensor<B>, extents: [usize; 2]| {
+        let shape = dims::<B>(&tensor);
+        reshape::<B>(tensor, &[shape[0], shape[1], extents[0], extents[1]])
+    };
+    let (kernel, x, w) = (Kernel { geometry, groups }, planes(x, geometry.input), planes(w, geometry.kernel));
+    match bias {
+        Some(bias) => B::apply(kernel, [x, w, bias]),
+        None => B::apply(kernel, [x, w]),
     }
-    let mut pads = vec![(0, 0); 2];
-    pads.extend(placed.iter().map(|p| (p.begin, p.end)));
-    let padded: Vec<_> = dims::<B>(&x).iter().zip(&pads).map(|(d, (b, e))| d + b + e).collect();
-    bounded(&padded)?;
-    Ok((B::float_pad(x, &pads, PadMode::Constant(0.0)), vec![0; placed.len()]))
 }

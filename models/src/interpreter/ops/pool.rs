@@ -19,6 +19,7 @@ use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
 use crate::interpreter::value::{Host, Value, bounded, dims, floats, read, reshape};
+use crate::kernel::pool::MaxPool;
 use crate::onnx::Element;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
@@ -90,13 +91,15 @@ impl<B: Engine> Operator<B> for Pool {
 
 impl Pool {
     fn max<B: Engine>(&self, x: FloatTensor<B>, placed: &[Placed]) -> Result<FloatTensor<B>, Fault> {
-        let window = &self.window;
-        let x = pad::<B>(x, placed, f32::NEG_INFINITY)?;
-        Ok(match window.kernel[..] {
-            [k] => B::max_pool1d(x, k, window.stride[0], 0, window.dilation[0], false),
-            [_, _] => B::max_pool2d(x, pair(&window.kernel), pair(&window.stride), [0; 2], pair(&window.dilation), false),
-            _ => self.by_axis::<B>(x, placed, B::float_max_dim),
-        })
+        if placed.len() > 2 {
+            return Ok(self.by_axis::<B>(pad::<B>(x, placed, f32::NEG_INFINITY)?, placed, B::float_max_dim));
+        }
+        let mut shape = dims::<B>(&x);
+        let geometry = self.window.geometry(placed, &shape[2..]);
+        let y = B::apply(MaxPool(geometry), [reshape::<B>(x, &[shape[0], shape[1], geometry.input[0], geometry.input[1]])]);
+        shape.splice(2.., placed.iter().map(|p| p.out));
+        bounded(&shape)?;
+        Ok(reshape::<B>(y, &shape))
     }
 
     fn average<B: Engine>(&self, x: FloatTensor<B>, input: &[usize], placed: &[Placed], count_pads: bool) -> Result<FloatTensor<B>, Fault> {

@@ -265,6 +265,10 @@ impl<B: Engine> Operator<B> for Gather {
                 Ok(vec![Value::Host(Host { shape: out, ..picked })])
             }
             Value::Float(_) if indices.is_empty() => Err(Fault::unsupported("no index")),
+            // Neighbours are a slice, whose gradient need not be added up.
+            Value::Float(x) if indices.windows(2).all(|pair| pair[0] + 1 == pair[1]) => {
+                Ok(vec![Value::Float(reshape::<B>(narrow::<B>(x, at, indices[0], indices.len()), &out))])
+            }
             Value::Float(x) => Ok(vec![Value::Float(reshape::<B>(select::<B>(x, at, indices), &out))]),
         }
     }

@@ -10,6 +10,7 @@ use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
 use crate::interpreter::value::{Value, axis, dims, reshape};
+use crate::kernel::softmax::Softmax as Kernel;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -46,7 +47,12 @@ impl<B: Engine> Operator<B> for Softmax {
             x = reshape::<B>(x, &[rows, width]);
             along = 1;
         }
-        let y = if self.log { B::log_softmax(x, along) } else { B::softmax(x, along) };
+        let last = along + 1 == dims::<B>(&x).len();
+        let y = match self.log {
+            true => B::log_softmax(x, along),
+            false if last => B::apply(Kernel, [x]),
+            false => B::softmax(x, along),
+        };
         Ok(vec![Value::Float(reshape::<B>(y, &shape))])
     }
 }

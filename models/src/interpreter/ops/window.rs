@@ -5,6 +5,7 @@
 
 use crate::interpreter::fault::Fault;
 use crate::interpreter::spec::Spec;
+use crate::kernel::conv::Geometry;
 
 /// How pads are found.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +72,22 @@ impl Window {
             return Err(Fault::shape(format!("{} spatial axes, the kernel has {}", input.len(), self.kernel.len())));
         }
         (0..input.len()).map(|i| self.place_axis(i, input[i])).collect()
+    }
+
+    /// As kernels of two spatial axes take it; of one axis the first is 1.
+    pub(super) fn geometry(&self, placed: &[Placed], input: &[usize]) -> Geometry {
+        let two = |one: &dyn Fn(usize) -> usize, missing: usize| match placed.len() {
+            1 => [missing, one(0)],
+            _ => [one(0), one(1)],
+        };
+        Geometry {
+            input: two(&|i| input[i], 1),
+            kernel: two(&|i| self.kernel[i], 1),
+            stride: two(&|i| self.stride[i], 1),
+            dilation: two(&|i| self.dilation[i], 1),
+            begin: two(&|i| placed[i].begin, 0),
+            out: two(&|i| placed[i].out, 1),
+        }
     }
 
     fn place_axis(&self, i: usize, input: usize) -> Result<Placed, Fault> {

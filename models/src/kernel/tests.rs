@@ -1,0 +1,116 @@
+//! Kernels against the backend's own primitives, and gradients against what bilinearity demands of them.
+
+use burn_backend::ops::{ConvOptions, ModuleOps as _};
+use burn_flex::{Flex, FlexTensor};
+use proptest::prelude::*;
+
+use super::conv::{Conv, Geometry};
+use super::pool::MaxPool;
+use super::{Kernel, values};
+use crate::interpreter::value::floats;
+
+fn tensor(shape: &[usize], seed: usize) -> FlexTensor {
+    let count = shape.iter().product::<usize>();
+    floats::<Flex>((0..count).map(|i| ((i + 1) as f32 * (0.7 + seed as f32)).sin()).collect(), shape)
+}
+
+fn inner(a: &FlexTensor, b: &FlexTensor) -> f64 {
+    values(&a.to_contiguous()).iter().zip(values(&b.to_contiguous())).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+fn assert_close(a: &FlexTensor, b: &FlexTensor) {
+    let (a, b) = (a.to_contiguous(), b.to_contiguous());
+    assert_eq!(values(&a).len(), values(&b).len());
+    for (i, (a, b)) in values(&a).iter().zip(values(&b)).enumerate() {
+        assert!(a == b || (a - b).abs() <= 1e-4 * (1.0 + b.abs()), "value {i}: {a}, not {b}");
+    }
+}
+
+/// Extents, kernel, stride, dilation and pads on each side of one axis.
+fn axis() -> impl Strategy<Value = [usize; 6]> {
+    (1..4usize, 1..4usize, 1..3usize, 0..3usize, 0..3usize, 0..7usize).prop_map(|(kernel, stride, dilation, begin, end, more)| {
+        let least = (dilation * (kernel - 1) + 1).saturating_sub(begin + end).max(1);
+        [least + more, kernel, stride, dilation, begin, end]
+    })
+}
+
+fn geometry(height: [usize; 6], width: [usize; 6]) -> Geometry {
+    let both = |i: usize| [height[i], width[i]];
+    let out = |a: [usize; 6]| (a[0] + a[4] + a[5] - a[3] * (a[1] - 1) - 1) / a[2] + 1;
+    Geometry { input: both(0), kernel: both(1), stride: both(2), dilation: both(3), begin: both(4), out: [out(height), out(width)] }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// The value is the backend's; the gradient of a bilinear function is its adjoint.
+    #[test]
+    fn convolution_is_the_backends_and_its_gradients_are_adjoint(
+        (height, width) in (axis(), axis()),
+        (examples, groups, read, written) in (1..11usize, 1..4usize, 1..4usize, 1..4usize),
+    ) {
+        let geometry = geometry(height, width);
+        let conv = Conv { geometry, groups };
+        let x = tensor(&[examples, groups * read, height[0], width[0]], 1);
+        let w = tensor(&[groups * written, read, height[1], width[1]], 2);
+        let bias = tensor(&[groups * written], 3);
+        let (y, saved) = Kernel::<3>::forward(&conv, [x.clone(), w.clone(), bias.clone()]);
+        let mut options = ConvOptions::new(geometry.stride, [0; 2], geometry.dilation, groups);
+        options.padding = [(height[4], height[5]), (width[4], width[5])];
+        assert_close(&y, &Flex::conv2d(x.clone(), w.clone(), Some(bias), options));
+
+        let dy = tensor(&[examples, groups * written, geometry.out[0], geometry.out[1]], 4);
+        let [Some(dx), Some(dw), Some(db)] = Kernel::<3>::backward(&conv, saved, dy.clone(), [true; 3]) else { panic!("all are wanted") };
+        let plain = |x: FlexTensor, w: FlexTensor| Kernel::<2>::forward(&conv, [x, w]).0;
+        let (other_x, other_w) = (tensor(&[examples, groups * read, height[0], width[0]], 5), tensor(&[groups * written, read, height[1], width[1]], 6));
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-3 * (1.0 + a.abs());
+        prop_assert!(near(inner(&dy, &plain(other_x.clone(), w)), inner(&dx, &other_x)));
+        prop_assert!(near(inner(&dy, &plain(x, other_w.clone())), inner(&dw, &other_w)));
+        let cells = geometry.out[0] * geometry.out[1];
+        let channel = |c: usize| -> f64 {
+            values(&dy).chunks(cells).skip(c).step_by(groups * written).flatten().map(|v| f64::from(*v)).sum()
+        };
+        prop_assert!((0..groups * written).all(|c| near(channel(c), f64::from(values(&db)[c]))));
+    }
+
+    /// The largest of each window, and the gradient lands where that was.
+    #[test]
+    fn the_largest_takes_the_gradient((height, width) in (axis(), axis()), examples in 1..3usize) {
+        let geometry = geometry(height, width);
+        let x = tensor(&[examples, 2, height[0], width[0]], 1);
+        let (y, saved) = MaxPool(geometry).forward([x.clone()]);
+        // One window at a time, by its definition.
+        let plane = height[0] * width[0];
+        let mut expected = vec![0.0; values(&x).len()];
+        for (p, image) in values(&x).chunks(plane).enumerate() {
+            for (oy, ox) in (0..geometry.out[0]).flat_map(|y| (0..geometry.out[1]).map(move |x| (y, x))) {
+                let at = |o: usize, k: usize, i: usize| {
+                    (o * geometry.stride[i] + k * geometry.dilation[i]).checked_sub(geometry.begin[i]).filter(|at| *at < geometry.input[i])
+                };
+                let taps = (0..geometry.kernel[0]).flat_map(|ky| (0..geometry.kernel[1]).map(move |kx| (ky, kx)));
+                let read = taps.filter_map(|(ky, kx)| Some(at(oy, ky, 0)? * width[0] + at(ox, kx, 1)?));
+                let most = read.fold(None, |most: Option<usize>, at| Some(most.filter(|most| image[*most] >= image[at]).unwrap_or(at)));
+                let out = (p * geometry.out[0] + oy) * geometry.out[1] + ox;
+                prop_assert_eq!(values(&y)[out], most.map_or(f32::NEG_INFINITY, |at| image[at]));
+                if let Some(at) = most {
+                    expected[p * plane + at] += 1.0;
+                }
+            }
+        }
+        let ones = floats::<Flex>(vec![1.0; values(&y).len()], &[examples, 2, geometry.out[0], geometry.out[1]]);
+        let [Some(dx)] = MaxPool(geometry).backward(saved, ones, [true]) else { panic!("it is wanted") };
+        prop_assert_eq!(values(&dx), &expected[..]);
+    }
+}
+
+/// What is no number is found in any place of a window, and stays.
+#[test]
+fn no_number_is_more_than_any() {
+    let geometry = Geometry { input: [1, 3], kernel: [1, 3], stride: [1; 2], dilation: [1; 2], begin: [0; 2], out: [1, 1] };
+    for place in 0..3 {
+        let mut x = vec![1.0, f32::INFINITY, 2.0];
+        x[place] = f32::NAN;
+        let (y, (_, cells)) = MaxPool(geometry).forward([floats::<Flex>(x, &[1, 1, 1, 3])]);
+        assert!(values(&y)[0].is_nan() && cells == [place as u32], "{place}");
+    }
+}
