@@ -4,7 +4,7 @@ use burn_flex::{Flex, FlexTensor};
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 use rayon::prelude::*;
 
-use super::{Kernel, columns, depthwise, lanes, simd, values};
+use super::{Kernel, columns, depthwise, lanes, rows::total, simd, values};
 use crate::interpreter::value::{dims, floats};
 
 /// Most sums over parts of a batch, and most floats in all of them: what runs at once adds to its own.
@@ -171,12 +171,8 @@ impl Conv {
         };
         let work = values(x).par_chunks(at_once * image).zip(values(gradient).par_chunks(at_once * answer));
         let sums: Vec<Vec<f32>> = slices.into_par_iter().zip(work).map(part).collect();
-        let add = |mut all: Vec<f32>, part: Vec<f32>| {
-            all.iter_mut().zip(part).for_each(|(all, part)| *all += part);
-            all
-        };
-        let dw = sums.into_iter().reduce(add).filter(|_| of_w);
-        [of_x.then(|| floats::<Flex>(dx, &dims::<Flex>(x))), dw.map(|dw| floats::<Flex>(dw, &dims::<Flex>(w)))]
+        let dw = of_w.then(|| floats::<Flex>(total(sums), &dims::<Flex>(w)));
+        [of_x.then(|| floats::<Flex>(dx, &dims::<Flex>(x))), dw]
     }
 
     /// Adds the gradient of the columns, `wᵀ · dy`, to the image.

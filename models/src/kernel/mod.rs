@@ -9,9 +9,11 @@ mod columns;
 pub(crate) mod conv;
 mod depthwise;
 mod lanes;
+pub(crate) mod layer_norm;
 mod math;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
+pub(crate) mod rows;
 pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;

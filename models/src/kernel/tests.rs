@@ -5,7 +5,9 @@ use burn_flex::{Flex, FlexTensor};
 use proptest::prelude::*;
 
 use super::conv::{Conv, Geometry};
+use super::layer_norm::LayerNorm;
 use super::pool::MaxPool;
+use super::rows::AddRow;
 use super::{Kernel, values};
 use crate::interpreter::value::floats;
 
@@ -100,6 +102,53 @@ proptest! {
         let ones = floats::<Flex>(vec![1.0; values(&y).len()], &[examples, 2, geometry.out[0], geometry.out[1]]);
         let [Some(dx)] = MaxPool(geometry).backward(saved, ones, [true]) else { panic!("it is wanted") };
         prop_assert_eq!(values(&dx), &expected[..]);
+    }
+}
+
+/// Rows of many parts and of one: the mean of each is the bias' and its deviation the scale's, and gradients are differences.
+#[test]
+fn rows_are_normalized_and_their_gradients_are_differences() {
+    for (rows, width, centred) in [(3, 5, true), (1200, 40, true), (1200, 40, false)] {
+        let norm = LayerNorm { epsilon: 1e-5, centred };
+        let [x, scale, bias] = [tensor(&[rows, width], 1), tensor(&[width], 2), tensor(&[width], 3)];
+        let forward = |inputs: [FlexTensor; 3]| Kernel::<3>::forward(&norm, inputs);
+        let (y, saved) = forward([x.clone(), scale.clone(), bias.clone()]);
+        for (x, y) in values(&x).chunks(width).zip(values(&y).chunks(width)) {
+            let mean = if centred { x.iter().sum::<f32>() / width as f32 } else { 0.0 };
+            let deviation = (x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / width as f32 + 1e-5).sqrt();
+            for (i, y) in y.iter().enumerate() {
+                let expected = (x[i] - mean) / deviation * values(&scale)[i] + values(&bias)[i];
+                assert!((y - expected).abs() < 1e-4, "{y}, not {expected}");
+            }
+        }
+        let dy = tensor(&[rows, width], 4);
+        let gradients = Kernel::<3>::backward(&norm, saved, dy.clone(), [true; 3]).map(Option::unwrap);
+        for (which, (input, gradient)) in [&x, &scale, &bias].into_iter().zip(&gradients).enumerate() {
+            let step = tensor(&input.layout().shape().to_vec(), 5);
+            let at = |h: f32| {
+                let moved = values(input).iter().zip(values(&step)).map(|(v, s)| v + h * s).collect();
+                let mut inputs = [x.clone(), scale.clone(), bias.clone()];
+                inputs[which] = floats::<Flex>(moved, &input.layout().shape().to_vec());
+                inner(&dy, &forward(inputs).0)
+            };
+            let (slope, exact) = ((at(1e-2) - at(-1e-2)) / 2e-2, inner(gradient, &step));
+            assert!((slope - exact).abs() < 2e-2 * (1.0 + exact.abs()), "{rows} rows, input {which}: {slope}, not {exact}");
+        }
+    }
+}
+
+/// A row is added to each, and gets the sum of their gradients.
+#[test]
+fn a_row_is_added_to_each() {
+    for rows in [1, 7, 3000] {
+        let (x, row) = (tensor(&[rows, 10], 1), tensor(&[10], 2));
+        let (y, width) = AddRow.forward([x.clone(), row.clone()]);
+        let expected: Vec<f32> = values(&x).chunks(10).flat_map(|x| x.iter().zip(values(&row)).map(|(x, b)| x + b)).collect();
+        assert_eq!(values(&y), expected);
+        let [Some(dx), Some(sums)] = AddRow.backward(width, x.clone(), [true; 2]) else { panic!("both are wanted") };
+        assert_eq!(values(&dx), values(&x));
+        let column = |i: usize| values(&x).iter().skip(i).step_by(10).map(|v| f64::from(*v)).sum::<f64>();
+        assert!((0..10).all(|i| (f64::from(values(&sums)[i]) - column(i)).abs() < 1e-3));
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use crate::ModelError;
+use crate::onnx::edit::readers;
 use crate::onnx::{label, pb};
 
 /// `BatchNormalization`: one output, no `training_mode`. `Dropout`: no `training_mode`
 /// input, no mask.
 pub(super) fn to_inference(graph: &mut pb::GraphProto) -> Result<(), ModelError> {
-    let mut dropped = HashSet::new();
+    let (mut dropped, mut unread) = (HashSet::new(), HashSet::new());
     for node in &mut graph.node {
         match node.op_type() {
             "BatchNormalization" => {
@@ -16,7 +17,7 @@ pub(super) fn to_inference(graph: &mut pb::GraphProto) -> Result<(), ModelError>
                 drop_outputs(node, &mut dropped);
             }
             "Dropout" => {
-                node.input.truncate(2);
+                unread.extend(node.input.split_off(node.input.len().min(2)));
                 drop_outputs(node, &mut dropped);
             }
             _ => {}
@@ -34,6 +35,11 @@ pub(super) fn to_inference(graph: &mut pb::GraphProto) -> Result<(), ModelError>
     // A training graph may list running statistics as outputs; inference has none.
     graph.output.retain(|o| !dropped.contains(o.name()));
     graph.value_info.retain(|v| !dropped.contains(v.name()));
+    // The constants that said that a graph trains; ONNX Runtime warns of what nothing reads.
+    let read = readers(graph);
+    let gone = |name: &str| unread.contains(name) && !read.contains_key(name);
+    graph.initializer.retain(|t| !gone(t.name()));
+    graph.node.retain(|n| n.op_type() != "Constant" || !n.output.iter().any(|o| gone(o)));
     Ok(())
 }
 

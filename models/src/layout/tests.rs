@@ -169,6 +169,8 @@ fn writing_back_gives_the_inference_form() {
     let [bn, drop] = &out.graph().node[..] else { panic!("two nodes") };
     assert_eq!((bn.output.len(), bn.attribute.len()), (1, 0));
     assert_eq!((drop.output.len(), drop.input.len()), (1, 2));
+    let held = |model: &Model, name: &str| model.graph().initializer.iter().any(|t| t.name() == name);
+    assert!(held(&out, "ratio") && held(&model, "training") && !held(&out, "training"));
 
     let mut reads_mask = model.into_proto();
     let graph = reads_mask.graph.as_mut().unwrap();

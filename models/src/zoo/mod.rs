@@ -1,16 +1,21 @@
 //! Built-in models, for those who bring none of their own.
 //!
-//! Each takes `input` `[batch, ...]` (f32) and answers `logits` `[batch, classes]`, in
+//! Each takes `input` `[batch, ...]` (f32, or tokens) and answers `logits` `[batch, classes]`, in
 //! opset 17 and IR version 8, which every ONNX Runtime of the last years reads. Weights
 //! are drawn from a seed: He's uniform distribution before a ReLU (He et al. 2015,
 //! arXiv:1502.01852), Glorot's for the last layer (Glorot & Bengio 2010), zero biases.
 //! Fully connected weights are stored `[in, out]` (`transB = 0`): training on that layout
 //! is about twice as fast as on its transpose.
 
+mod builder;
+mod lstm;
+mod mobilenet;
 mod stack;
 #[cfg(test)]
 mod tests;
+mod transformer;
 
+use crate::ModelError;
 use crate::onnx::{Model, make, pb, write_tensor};
 use crate::tensor::Tensor;
 use stack::Stack;
@@ -43,6 +48,51 @@ pub fn cnn(shape: [usize; 3], classes: usize, seed: u64) -> Model {
 /// with 128 hidden units; 206 922 parameters for 10 classes.
 pub fn lenet(classes: usize, seed: u64) -> Model {
     convolutional("lenet", [1, 28, 28], 128, classes, seed)
+}
+
+/// A small MobileNetV2 for images `[channels, height, width]` of 16 x 16 and more: a 3 x 3 convolution and five inverted
+/// residual blocks, each with batch normalization; 85 000 parameters and more. Images below 48 keep their size in the first.
+pub fn mobilenet(shape: [usize; 3], classes: usize, seed: u64) -> Model {
+    mobilenet::build(shape, classes, seed)
+}
+
+/// An LSTM over sequences `[steps, features]`, of which the last state answers. Weights as PyTorch draws them; forget gates
+/// begin open (Jozefowicz et al. 2015).
+pub fn lstm(shape: [usize; 2], hidden: usize, classes: usize, seed: u64) -> Model {
+    lstm::build(shape, hidden, classes, seed)
+}
+
+/// A transformer encoder that classifies token sequences: `input` is int64 `[batch, length]`, of which token 0 is padding.
+/// Normalization comes before attention and before the two linear layers, the mean over all real tokens answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transformer {
+    /// Tokens in a sequence.
+    pub length: usize,
+    /// Distinct tokens, with padding.
+    pub vocabulary: usize,
+    /// Floats for each token.
+    pub width: usize,
+    /// Attention heads; they divide the width.
+    pub heads: usize,
+    /// Layers.
+    pub layers: usize,
+}
+
+impl Transformer {
+    /// The model.
+    ///
+    /// # Errors
+    /// [`ModelError::Setting`] if an extent is 0, or the heads do not divide the width.
+    pub fn build(&self, classes: usize, seed: u64) -> Result<Model, ModelError> {
+        let bad = |name, value: usize, reason: &str| Err(ModelError::Setting { name, value: value.to_string(), reason: reason.into() });
+        if self.length == 0 || self.vocabulary < 2 {
+            return bad("vocabulary", self.vocabulary, "a sequence holds a token, which is not the padding");
+        }
+        if self.heads == 0 || self.width == 0 || !self.width.is_multiple_of(self.heads) {
+            return bad("heads", self.heads, &format!("the width, {}, is a multiple of the heads", self.width));
+        }
+        Ok(transformer::build(self, classes, seed))
+    }
 }
 
 fn convolutional(name: &str, shape: [usize; 3], hidden: usize, classes: usize, seed: u64) -> Model {

@@ -1,6 +1,10 @@
+use std::ops::ControlFlow;
+
 use super::*;
 use crate::layout::{Role, parameters};
 use crate::onnx::{Dim, Element};
+use crate::train::{Loss, Optimizer, TrainConfig, Trainer};
+use crate::{Dataset, Forward, Targets};
 
 fn batched(shape: &[usize]) -> Vec<Dim> {
     make::batched("", shape).shape
@@ -48,6 +52,84 @@ fn weights_follow_the_seed_and_their_bound() {
     }
 }
 
+fn of(length: usize, vocabulary: usize) -> Transformer {
+    Transformer { length, vocabulary, width: 16, heads: 4, layers: 2 }
+}
+
+/// Every kind trains on what only it is made for, and its export is the graph that was trained.
+#[test]
+fn every_kind_learns() {
+    let even = |i: usize| i.is_multiple_of(2);
+    let classes = |n: usize| Targets::Classes((0..n).map(|i| i64::from(even(i))).collect());
+    // Stripes one way or the other.
+    let image = |i: usize| {
+        (0..256).map(move |at| f32::from(u8::from((if even(i) { at / 16 } else { at }) % 4 < 2)) - 0.5 + (i * at % 7) as f32 / 20.0)
+    };
+    let images = Dataset { x: Tensor::f32([24, 1, 16, 16], (0..24).flat_map(image).collect()).unwrap(), y: classes(24) };
+    // Whether the first of six steps is large.
+    let step = |i: usize, t: usize| if t == 0 && even(i) { 1.0 } else { ((i * 7 + t * 3) % 5) as f32 / 10.0 };
+    let steps = (0..40).flat_map(|i| (0..6).flat_map(move |t| [step(i, t), 1.0 - step(i, t)]));
+    let sequences = Dataset { x: Tensor::f32([40, 6, 2], steps.collect()).unwrap(), y: classes(40) };
+    // Whether token 9 comes anywhere, before the padding.
+    let token = |i: usize, t: usize| match t {
+        _ if t > 2 + i % 4 => 0,
+        _ if t == i % 3 && even(i) => 9,
+        _ => 1 + (i * 5 + t * 3) % 8,
+    };
+    let tokens = (0..48).flat_map(|i| (0..7).map(move |t| token(i, t) as f32)).collect();
+    let texts = Dataset { x: Tensor::f32([48, 7], tokens).unwrap(), y: classes(48) };
+
+    let kinds =
+        [(mobilenet([1, 16, 16], 2, 1), images, 8), (lstm([6, 2], 12, 2, 1), sequences, 30), (of(7, 10).build(2, 1).unwrap(), texts, 30)];
+    for (model, data, epochs) in kinds {
+        assert_eq!(Model::decode(&model.encode()).unwrap(), model);
+        let config = TrainConfig { loss: Loss::CrossEntropy, optimizer: Optimizer::adam(), lr: 0.01, batch: 8, freeze: vec![] };
+        let mut trainer = Trainer::new(&model, config).unwrap();
+        trainer.train(&data, epochs, 1, &mut |_| ControlFlow::Continue(())).unwrap();
+        let found = trainer.evaluate(&data).unwrap();
+        assert_eq!(found.accuracy, Some(1.0), "{}: {found:?}", model.graph().name());
+        let exported = Trainer::new(&trainer.export(), plain()).unwrap().evaluate(&data).unwrap();
+        assert!((exported.loss - found.loss).abs() < 1e-6);
+    }
+}
+
+fn plain() -> TrainConfig {
+    TrainConfig { loss: Loss::CrossEntropy, optimizer: Optimizer::sgd(), lr: 1.0, batch: 1, freeze: vec![] }
+}
+
+/// Where padding stands, nothing of the place is read.
+#[test]
+fn padding_is_not_read() {
+    let mut trainer = Trainer::new(&of(6, 10).build(3, 5).unwrap(), plain()).unwrap();
+    let ask = |trainer: &Trainer, tokens: [f32; 6]| {
+        Forward::new(&trainer.export()).unwrap().features(Tensor::f32([1, 6], tokens.to_vec()).unwrap()).unwrap()
+    };
+    let (short, full) = ([4.0, 7.0, 2.0, 0.0, 0.0, 0.0], [4.0, 7.0, 2.0, 1.0, 1.0, 1.0]);
+    let before = [short, full].map(|tokens| ask(&trainer, tokens));
+    let mut moved = trainer.parameters();
+    let places = trainer.layout().get("places").unwrap().range();
+    moved[places.start + 3 * 16..places.end].fill(7.0);
+    trainer.set_parameters(&moved).unwrap();
+    let after = [short, full].map(|tokens| ask(&trainer, tokens));
+    assert_eq!(before[0], after[0]);
+    assert_ne!(before[1], after[1]);
+    // Padding alone has an answer, too.
+    assert!(ask(&trainer, [0.0; 6]).as_f32().unwrap().iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn heads_that_do_not_divide_the_width_are_refused() {
+    for bad in [
+        Transformer { heads: 3, ..of(4, 4) },
+        Transformer { heads: 0, ..of(4, 4) },
+        of(0, 4),
+        of(4, 1),
+        Transformer { width: 0, ..of(4, 4) },
+    ] {
+        assert!(matches!(bad.build(2, 1), Err(ModelError::Setting { .. })), "{bad:?}");
+    }
+}
+
 #[test]
 fn tiny_images_lose_their_pools_instead_of_vanishing() {
     let model = cnn([3, 2, 1], 2, 0);
@@ -62,5 +144,5 @@ fn files_round_trip_and_scaling_has_nothing_to_train() {
         assert_eq!(Model::decode(&model.encode()).unwrap(), model);
     }
     let refused = parameters(&scale(&[4], 0.5), &[]).unwrap_err();
-    assert_eq!(refused, crate::ModelError::NothingToTrain);
+    assert_eq!(refused, ModelError::NothingToTrain);
 }

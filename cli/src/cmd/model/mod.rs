@@ -17,7 +17,7 @@ use crate::output::{Answer, Failure};
 pub(crate) enum Verb {
     /// A new model from the zoo.
     #[command(
-        after_help = "Examples:\n  sapwood model new cnn --shape 1,8,8 --classes 10 --out cnn.onnx\n  sapwood model new mlp --shape 64 --hidden 32,32 --classes 10 --out mlp.onnx\n  sapwood model new scale --shape 1,8,8 --factor 0.0625 --out preprocess.onnx"
+        after_help = "Examples:\n  sapwood model new cnn --shape 1,8,8 --classes 10 --out cnn.onnx\n  sapwood model new mlp --shape 64 --hidden 32,32 --classes 10 --out mlp.onnx\n  sapwood model new lstm --shape 28,28 --hidden 64 --out lstm.onnx\n  sapwood model new transformer --shape 80 --vocabulary 90 --classes 90 --out text.onnx\n  sapwood model new scale --shape 1,8,8 --factor 0.0625 --out preprocess.onnx"
     )]
     New(NewArgs),
     /// What a model is made of, and what can be trained.
@@ -55,12 +55,24 @@ pub(crate) enum Verb {
 #[derive(Args)]
 pub(crate) struct NewArgs {
     kind: Kind,
-    /// One example, such as 1,8,8 or 64.
+    /// One example, such as 1,8,8 or 64; steps and features of an lstm, tokens of a transformer.
     #[arg(long, value_delimiter = ',', required = true)]
     shape: Vec<usize>,
-    /// Hidden layers of an mlp.
+    /// Hidden layers of an mlp, state of an lstm.
     #[arg(long, value_delimiter = ',', default_value = "32")]
     hidden: Vec<usize>,
+    /// Distinct tokens that a transformer reads, with 0 as padding.
+    #[arg(long, default_value_t = 256)]
+    vocabulary: usize,
+    /// Floats for each token of a transformer.
+    #[arg(long, default_value_t = 64)]
+    width: usize,
+    /// Attention heads of a transformer.
+    #[arg(long, default_value_t = 4)]
+    heads: usize,
+    /// Layers of a transformer.
+    #[arg(long, default_value_t = 2)]
+    layers: usize,
     #[arg(long, default_value_t = 10)]
     classes: usize,
     /// What a `scale` graph multiplies by.
@@ -78,6 +90,12 @@ enum Kind {
     Cnn,
     /// For 1x28x28.
     Lenet,
+    /// For images of 16x16 and more; with batch normalization, so not under a privacy budget.
+    Mobilenet,
+    /// For sequences of float features.
+    Lstm,
+    /// For sequences of tokens.
+    Transformer,
     /// A preprocessing graph: x times a factor.
     Scale,
 }

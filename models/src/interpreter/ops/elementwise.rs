@@ -14,6 +14,7 @@ use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
 use crate::interpreter::value::{Host, Value, broadcast, dims, padded, read, reshape};
+use crate::kernel::rows::AddRow;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -80,6 +81,8 @@ fn power<B: Engine>(x: FloatTensor<B>, exponent: f32) -> FloatTensor<B> {
 impl Binary {
     fn apply<B: Engine>(self, x: Value<B>, y: Value<B>) -> Result<Value<B>, Fault> {
         match (x, y) {
+            (Value::Float(x), Value::Float(y)) if self == Self::Add && is_row::<B>(&y, &x) => Ok(Value::Float(B::apply(AddRow, [x, y]))),
+            (Value::Float(x), Value::Float(y)) if self == Self::Add && is_row::<B>(&x, &y) => Ok(Value::Float(B::apply(AddRow, [y, x]))),
             (Value::Float(x), Value::Float(y)) => {
                 let (x, y, shape) = aligned::<B>(x, y)?;
                 Ok(Value::Float(reshape::<B>(self.floats::<B>(x, y)?, &shape)))
@@ -142,6 +145,12 @@ impl Binary {
             Self::Max => Some(x.max(y)),
         }
     }
+}
+
+/// Whether `row` is added to each row of `x`, as a bias is.
+fn is_row<B: Engine>(row: &FloatTensor<B>, x: &FloatTensor<B>) -> bool {
+    let (row, x) = (dims::<B>(row), dims::<B>(x));
+    row.len() == 1 && x.len() > 1 && x.last() == row.last() && !x.contains(&0)
 }
 
 /// Two operands of one rank, and the shape of their result.

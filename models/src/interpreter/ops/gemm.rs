@@ -18,6 +18,7 @@ use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
 use crate::interpreter::value::{Value, bounded, broadcast, dims, padded, reshape};
+use crate::kernel::rows::AddRow;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -59,7 +60,9 @@ impl<B: Engine> Operator<B> for Gemm {
             if broadcast(&shape, &out)? != out {
                 return Err(Fault::shape(format!("C of {shape:?} does not broadcast to {out:?}")));
             }
-            y = B::float_add(y, scaled::<B>(reshape::<B>(c, &shape), self.beta));
+            let c = scaled::<B>(reshape::<B>(c, &shape), self.beta);
+            let bias = shape == [1, out[1]] && !out.contains(&0);
+            y = if bias { B::apply(AddRow, [y, reshape::<B>(c, &out[1..])]) } else { B::float_add(y, c) };
         }
         Ok(vec![Value::Float(y)])
     }

@@ -10,12 +10,12 @@
 
 use burn_backend::tensor::FloatTensor;
 
-use super::layer_norm::by_root_mean_square;
 use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Value, dims, reshape};
+use crate::interpreter::value::{Value, dims, floats, reshape};
+use crate::kernel::layer_norm::LayerNorm;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -70,9 +70,10 @@ impl<B: Engine> Operator<B> for GroupNorm {
         };
         let (scale, bias): (FloatTensor<B>, FloatTensor<B>) = (operand(1)?, operand(2)?);
         let all: usize = shape.iter().product();
-        let x = reshape::<B>(x, &[rows * groups, all / (rows * groups)]);
-        let centred = B::float_sub(x.clone(), B::float_mean_dim(x, 1));
-        let y = reshape::<B>(by_root_mean_square::<B>(centred, self.epsilon), &[rows, parts, all / (rows * parts)]);
+        let width = all / (rows * groups);
+        let kernel = LayerNorm { epsilon: self.epsilon, centred: true };
+        let y = B::apply(kernel, [reshape::<B>(x, &[rows * groups, width]), floats::<B>(vec![1.0; width], &[width])]);
+        let y = reshape::<B>(y, &[rows, parts, all / (rows * parts)]);
         Ok(vec![Value::Float(reshape::<B>(B::float_add(B::float_mul(y, scale), bias), &shape))])
     }
 }

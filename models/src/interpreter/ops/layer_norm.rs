@@ -6,13 +6,14 @@
 //! Both normalize over all axes from `axis` (default -1) on, to mean 0 and variance 1, or
 //! by the root of the mean square alone. Scale and bias of exactly the normalized shape.
 
-use burn_backend::{Scalar, tensor::FloatTensor};
+use burn_backend::Scalar;
 
 use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
 use crate::interpreter::value::{Value, axis, dims, reshape};
+use crate::kernel::layer_norm::LayerNorm as Kernel;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -69,18 +70,13 @@ impl<B: Engine> Operator<B> for LayerNorm {
             let inverse = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, Scalar::from(self.epsilon))));
             [mean, inverse].map(|tensor| Value::Float(reshape::<B>(tensor, &each)))
         });
-        let y = match (self.centred, bias) {
-            (true, bias) => B::layer_norm(rows, scale, bias, self.epsilon),
-            (false, None) => B::float_mul(by_root_mean_square::<B>(rows, self.epsilon), reshape::<B>(scale, &[1, width])),
-            (false, Some(_)) => return Err(Fault::broken("RMSNormalization takes no bias")),
+        let kernel = Kernel { epsilon: self.epsilon, centred: self.centred };
+        let y = match bias {
+            Some(_) if !self.centred => return Err(Fault::broken("RMSNormalization takes no bias")),
+            Some(bias) => B::apply(kernel, [rows, scale, bias]),
+            None => B::apply(kernel, [rows, scale]),
         };
         let y = Value::Float(reshape::<B>(y, &shape));
         Ok(std::iter::once(y).chain(statistics.into_iter().flatten()).collect())
     }
-}
-
-/// Each row divided by the root of its mean square.
-pub(super) fn by_root_mean_square<B: Engine>(rows: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
-    let square = B::float_mean_dim(B::float_mul(rows.clone(), rows.clone()), 1);
-    B::float_div(rows, B::float_sqrt(B::float_add_scalar(square, Scalar::from(epsilon))))
 }
