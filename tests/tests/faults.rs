@@ -78,6 +78,10 @@ async fn a_wrong_run_or_a_wrong_operator_is_refused() {
     assert_eq!(untrainable.code, 2, "{untrainable:?}");
     assert!(untrainable.error().contains("strange") && untrainable.error().contains("Det"), "{}", untrainable.error());
 
+    let table = farm.submit(&RUN.replace("digits:12", "data.csv"), "table");
+    assert_eq!(table.code, 2, "{table:?}");
+    assert!(table.error().contains("data.csv") && table.error().contains(".npz"), "{}", table.error());
+
     // Another fleet's operator, first as he is, then with the right authority's certificate to believe in.
     let other = Farm::found(0);
     let foreign = other.deployment.root().join("operator");

@@ -42,7 +42,13 @@ impl State {
     /// # Errors
     /// [`Misuse::Setting`] with the key in run.toml that is wrong.
     pub async fn submit_run(&self, submission: Submission) -> Result<RunView, Fault> {
-        let spec = Spec::parse(&submission.spec)?;
+        let mut spec = Spec::parse(&submission.spec)?;
+        // Data sets that came as files go by their digest from here on.
+        for name in [&mut spec.evaluate.data, &mut spec.release.calibration].into_iter().flatten() {
+            if let Some(digest) = submission.objects.get(name) {
+                *name = digest.to_string();
+            }
+        }
         let request = request_digest(&submission);
         // One at a time: the check that a token is new, and the choice of a name, must still hold at the commit.
         let _one = self.0.submitting.lock().await;

@@ -28,7 +28,7 @@ pub(super) fn declared(key: &'static str, text: &str, objects: &Objects) -> Resu
         source @ Source::Digits(_) => Ok(sapwood_data::load(&source, None)?),
         Source::Path(_) => Err(ReleaseError::setting(
             key,
-            format_args!("{text:?} is no declared data set; write \"digits:…\", or upload an .npz file and write its digest"),
+            format_args!("{text:?} is no declared data set; write \"digits:…\", or name an .npz file beside run.toml"),
         )),
     }
 }

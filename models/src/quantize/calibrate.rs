@@ -70,8 +70,8 @@ fn not_finite(name: &str, min: f32, max: f32) -> ModelError {
 ///
 /// # Errors
 /// [`ModelError::Calibration`] without examples, or where a value is NaN or infinite;
-/// [`ModelError::Input`] if the model takes more than one input; what the forward pass
-/// refuses.
+/// [`ModelError::Input`] if the model takes more than one input, or another type; what the
+/// forward pass refuses.
 pub fn ranges(model: &Model, calibration: &Tensor) -> Result<Ranges, ModelError> {
     let prepared = prepare(model)?;
     let inputs = prepared.inputs();
@@ -98,7 +98,8 @@ pub fn ranges(model: &Model, calibration: &Tensor) -> Result<Ranges, ModelError>
     let mut ranges = Ranges::default();
     for start in (0..usable).step_by(batch) {
         let rows: Vec<usize> = (start..(start + batch).min(usable)).collect();
-        let x = calibration.take_rows(&rows);
+        let bad = |at| ModelError::Input { name: input.name.clone(), reason: format!("value {at} is no {:?}", input.element) };
+        let x = calibration.take_rows(&rows).read_as(input.element).map_err(bad)?;
         if let Some(values) = x.as_f32() {
             ranges.observe(&input.name, values);
         }

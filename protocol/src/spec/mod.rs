@@ -44,7 +44,7 @@
 //!     attempts = 3
 //!
 //!     [evaluate]
-//!     data = "digits:12-14"
+//!     data = "digits:12-14"        # or an .npz beside this file, with x and y
 //!
 //!     [release.gates]
 //!     min_accuracy = 0.9

@@ -54,8 +54,16 @@ fn named_files(spec: &Spec, folder: &Path) -> Result<Vec<(String, PathBuf)>, Fai
     let models = [Some(&spec.model.file), spec.model.preprocess.as_ref(), spec.data.schema.as_ref()];
     let mut files: Vec<(String, PathBuf)> = models.into_iter().flatten().map(|name| (name.clone(), folder.join(name))).collect();
     for name in [spec.evaluate.data.as_ref(), spec.release.calibration.as_ref()].into_iter().flatten() {
+        if name.starts_with("sha256:") {
+            continue;
+        }
         let source: Source = name.parse().map_err(|e| Failure::usage(format!("{name}: {e}")))?;
-        if matches!(source, Source::Path(_)) {
+        if let Source::Path(path) = source {
+            if path.extension().is_none_or(|e| e != "npz") {
+                return Err(
+                    Failure::usage(format!("{name}: only an .npz travels to the coordinator")).hint("numpy.savez(\"test.npz\", x=x, y=y)")
+                );
+            }
             files.push((name.clone(), folder.join(name)));
         }
     }

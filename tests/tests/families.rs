@@ -1,0 +1,124 @@
+//! Every kind of model of the zoo, from `model new` to the answer of a node: images, float sequences, and tokens.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells what it found and what it skipped")]
+
+use std::{path::Path, time::Duration};
+
+use sapwood_data::{save_npy, save_npz};
+use sapwood_models::{Dataset, Targets, Tensor};
+use sapwood_protocol::run::RunState;
+use sapwood_tests::{Farm, sapwood};
+use tokio::sync::Mutex;
+
+/// Three nodes train on their own rows; the release is judged on others.
+const RUN: &str = r#"name = "family"
+seed = 3
+
+[model]
+file = "model.onnx"
+
+[train]
+rounds = 4
+local_epochs = 10
+batch = 8
+lr = 0.01
+optimizer = "adam"
+
+[cohort]
+size = 3
+minimum = 3
+
+[secure_aggregation]
+mode = "off"
+
+[privacy]
+unit = "none"
+clip = 1000.0
+
+[evaluate]
+data = "test.npz"
+
+[release]
+use_case = "telling one thing from another"
+calibration = "test.npz"
+rings = ["lab", "canary", "region", "global"]
+soak = "100ms"
+"#;
+
+/// The farms come one after the other: two cores are not enough for more.
+static ONE: Mutex<()> = Mutex::const_new(());
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
+}
+
+/// `rows` examples from number `first` on, every other one of class 1.
+fn examples(shape: &[usize], first: usize, rows: usize, value: impl Fn(usize, usize) -> f32) -> Dataset {
+    let width: usize = shape.iter().product();
+    let x = (first..first + rows).flat_map(|i| (0..width).map(move |at| (i, at))).map(|(i, at)| value(i, at)).collect();
+    let y = (first..first + rows).map(|i| i64::from(i.is_multiple_of(2))).collect();
+    Dataset { x: Tensor::f32([&[rows], shape].concat(), x).expect("a tensor"), y: Targets::Classes(y) }
+}
+
+/// A run of the model that `model new` makes with these arguments.
+async fn released(new: &[&str], shape: &[usize], value: impl Fn(usize, usize) -> f32 + Copy) {
+    let _alone = ONE.lock().await;
+    let mut farm = Farm::found(0);
+    let model = farm.root().join("model.onnx");
+    let made = sapwood(&[&["model", "new"], new, &["--classes", "2", "--seed", "1", "--out", text(&model)]].concat());
+    assert_eq!(made.code, 0, "{made:?}");
+    let test = examples(shape, 1000, 60, value);
+    let Targets::Classes(labels) = &test.y else { panic!("classes") };
+    let file = farm.root().join("test.npz");
+    save_npz(&file, [("x", &test.x), ("y", &Tensor::i64([60], labels.clone()).expect("a tensor"))]).expect("data is written");
+    let agree = sapwood(&["model", "verify", text(&model), "--data", text(&file)]);
+    assert_eq!(agree.code, 0, "{agree:?}");
+
+    for (n, ring) in (1..).zip(["lab", "canary", "global"]) {
+        let name = format!("node-{n}");
+        let token = farm.token(&name, ring, Duration::from_secs(600));
+        let node = farm.node(&name, &token, "data");
+        save_npy(&farm.root().join(&name).join("data"), &examples(shape, 100 * n, 24, value)).expect("data is written");
+        farm.nodes.push(node);
+    }
+    farm.start().await;
+    let finished = farm.finish(RUN).await;
+    assert_eq!(finished.run.state, RunState::Released);
+    let accuracy = finished.run.evaluation.and_then(|record| record.accuracy).expect("a classifier has an accuracy");
+    println!("{}: accuracy {accuracy}", new[0]);
+    assert!(accuracy > 0.9, "{new:?}: {accuracy}");
+    assert!(finished.serving.iter().all(|digest| *digest == finished.serving[0] && digest.is_some()), "{:?}", finished.serving);
+}
+
+/// Stripes one way or the other.
+#[tokio::test]
+async fn images_through_a_mobilenet() {
+    let stripe = |i: usize, at: usize| if i.is_multiple_of(2) { at / 16 } else { at };
+    released(&["mobilenet", "--shape", "1,16,16"], &[1, 16, 16], |i, at| {
+        f32::from(u8::from(stripe(i, at) % 4 < 2)) - 0.5 + (i * at % 7) as f32 / 20.0
+    })
+    .await;
+}
+
+/// Whether the first of six steps is large.
+#[tokio::test]
+async fn sequences_through_an_lstm() {
+    let value = |i: usize, step: usize| if step == 0 && i.is_multiple_of(2) { 1.0 } else { ((i * 7 + step * 3) % 5) as f32 / 10.0 };
+    released(&["lstm", "--shape", "6,2", "--hidden", "12"], &[6, 2], |i, at| {
+        if at.is_multiple_of(2) { value(i, at / 2) } else { 1.0 - value(i, at / 2) }
+    })
+    .await;
+}
+
+/// Whether token 9 comes anywhere before the padding. Files hold floats, the model reads int64, and so do a release's golden inputs.
+#[tokio::test]
+async fn tokens_through_a_transformer() {
+    released(&["transformer", "--shape", "7", "--vocabulary", "10", "--width", "16"], &[7], |i, at| {
+        let token = match at {
+            _ if at > 2 + i % 4 => 0,
+            _ if at == i % 3 && i.is_multiple_of(2) => 9,
+            _ => 1 + (i * 5 + at * 3) % 8,
+        };
+        token as f32
+    })
+    .await;
+}
