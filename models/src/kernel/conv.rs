@@ -1,9 +1,12 @@
 //! Convolution in two dimensions, forwards and backwards, as matrix products over columns; depthwise ones directly.
 
+use std::ops::Range;
+
 use burn_flex::{Flex, FlexTensor};
-use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
+use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul, s};
 use rayon::prelude::*;
 
+use super::columns::Lines;
 use super::{Kernel, columns, depthwise, lanes, rows::total, simd, values};
 use crate::interpreter::value::{dims, floats};
 
@@ -114,8 +117,10 @@ impl Conv {
                     depthwise::forward(g, x, w, y);
                     continue;
                 }
-                let columns = self.columns(x, columns, group.depth);
-                product(1.0, matrix(w, group.depth), columns, y, g.cells());
+                self.by_lines(x, columns, group.depth, |cells, columns| {
+                    let mut y = matrix_mut(y, g.cells());
+                    product(1.0, matrix(w, group.depth), columns, y.slice_mut(s![.., cells]));
+                });
             }
         };
         let of_example = self.groups * group.read * g.plane();
@@ -123,14 +128,17 @@ impl Conv {
         floats::<Flex>(y, &[examples, channels, g.out[0], g.out[1]])
     }
 
-    /// The image as columns: itself, or written into `buffer`.
-    fn columns<'a>(&self, x: &'a [f32], buffer: &'a mut Vec<f32>, depth: usize) -> ArrayView2<'a, f32> {
+    /// The image as columns, some cells of the output at a time: itself, or what is written into `buffer`.
+    fn by_lines(&self, x: &[f32], buffer: &mut Vec<f32>, depth: usize, mut each: impl FnMut(Range<usize>, ArrayView2<'_, f32>)) {
         if self.geometry.is_pointwise() {
-            return matrix(x, self.geometry.cells());
+            return each(0..self.geometry.cells(), matrix(x, self.geometry.cells()));
         }
-        buffer.resize(depth * self.geometry.cells(), 0.0);
-        columns::gather(&self.geometry, x, buffer);
-        matrix(buffer, self.geometry.cells())
+        for lines in Lines::of(&self.geometry, depth) {
+            let cells = lines.cells(&self.geometry);
+            buffer.resize(depth * cells.len(), 0.0);
+            columns::gather(&self.geometry, lines, x, buffer);
+            each(cells.clone(), matrix(buffer, cells.len()));
+        }
     }
 
     fn back(&self, [x, w]: &[FlexTensor; 2], gradient: &FlexTensor, [of_x, of_w]: [bool; 2]) -> [Option<FlexTensor>; 2] {
@@ -159,8 +167,10 @@ impl Conv {
                     }
                     let dy = matrix(dy, g.cells());
                     if let Some(dw) = dw {
-                        let columns = self.columns(x, &mut buffer, group.depth);
-                        product(1.0, dy, columns.t(), dw, group.depth);
+                        let mut dw = matrix_mut(dw, group.depth);
+                        self.by_lines(x, &mut buffer, group.depth, |cells, columns| {
+                            product(1.0, dy.slice(s![.., cells]), columns.t(), dw.view_mut());
+                        });
                     }
                     if let Some(dx) = dx {
                         self.spread(matrix(&weights[at], group.depth), dy, dx, &mut buffer);
@@ -178,11 +188,14 @@ impl Conv {
     /// Adds the gradient of the columns, `wᵀ · dy`, to the image.
     fn spread(&self, w: ArrayView2<'_, f32>, dy: ArrayView2<'_, f32>, dx: &mut [f32], buffer: &mut Vec<f32>) {
         if self.geometry.is_pointwise() {
-            return product(1.0, w.t(), dy, dx, self.geometry.cells());
+            return product(1.0, w.t(), dy, matrix_mut(dx, self.geometry.cells()));
         }
-        buffer.resize(w.ncols() * self.geometry.cells(), 0.0);
-        product(0.0, w.t(), dy, buffer, self.geometry.cells());
-        columns::scatter(&self.geometry, buffer, dx);
+        for lines in Lines::of(&self.geometry, w.ncols()) {
+            let cells = lines.cells(&self.geometry);
+            buffer.resize(w.ncols() * cells.len(), 0.0);
+            product(0.0, w.t(), dy.slice(s![.., cells.clone()]), matrix_mut(buffer, cells.len()));
+            columns::scatter(&self.geometry, lines, buffer, dx);
+        }
     }
 }
 
@@ -191,8 +204,12 @@ fn matrix(values: &[f32], columns: usize) -> ArrayView2<'_, f32> {
     ArrayView2::from_shape((values.len() / columns, columns), values).expect("a slice of whole rows")
 }
 
-/// `c = a · b + beta · c`, `c` with so many columns.
-fn product(beta: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, c: &mut [f32], columns: usize) {
-    let mut c = ArrayViewMut2::from_shape((c.len() / columns, columns), c).expect("a slice of whole rows");
+/// The same, to be written.
+fn matrix_mut(values: &mut [f32], columns: usize) -> ArrayViewMut2<'_, f32> {
+    ArrayViewMut2::from_shape((values.len() / columns, columns), values).expect("a slice of whole rows")
+}
+
+/// `c = a · b + beta · c`.
+fn product(beta: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, mut c: ArrayViewMut2<'_, f32>) {
     general_mat_mul(1.0, &a, &b, beta, &mut c);
 }

@@ -105,6 +105,27 @@ proptest! {
     }
 }
 
+/// A large image is convolved some lines at a time.
+#[test]
+fn a_large_image_is_convolved_by_parts() {
+    for (stride, dilation) in [([1, 1], [1, 1]), ([2, 3], [3, 2])] {
+        let out = |axis: usize| (300 + 4 - dilation[axis] * 2 - 1) / stride[axis] + 1;
+        let geometry = Geometry { input: [300; 2], kernel: [3; 2], stride, dilation, begin: [2; 2], out: [out(0), out(1)] };
+        let conv = Conv { geometry, groups: 1 };
+        let (x, w) = (tensor(&[1, 4, 300, 300], 1), tensor(&[2, 4, 3, 3], 2));
+        let (y, saved) = Kernel::<2>::forward(&conv, [x.clone(), w.clone()]);
+        let mut options = ConvOptions::new(stride, [0; 2], dilation, 1);
+        options.padding = [(2, 2); 2];
+        assert_close(&y, &Flex::conv2d(x.clone(), w.clone(), None, options));
+        let dy = tensor(&[1, 2, out(0), out(1)], 4);
+        let [Some(dx), Some(dw)] = Kernel::<2>::backward(&conv, saved, dy.clone(), [true; 2]) else { panic!("both are wanted") };
+        let whole = inner(&dy, &y);
+        for (what, found) in [("x", inner(&dx, &x)), ("w", inner(&dw, &w))] {
+            assert!((found - whole).abs() < 1e-4 * (1.0 + whole.abs()), "{what}: {found}, not {whole}");
+        }
+    }
+}
+
 /// Rows of many parts and of one: the mean of each is the bias' and its deviation the scale's, and gradients are differences.
 #[test]
 fn rows_are_normalized_and_their_gradients_are_differences() {

@@ -68,6 +68,8 @@ impl<B: Engine> Operator<B> for Conv {
         let mut out = vec![dx[0], dw[0]];
         out.extend(placed.iter().map(|p| p.out));
         bounded(&out)?;
+        // The windows of one line of the output stand side by side while they are multiplied.
+        bounded(&[&dw[1..], &out[out.len() - 1..]].concat())?;
         let y = convolve::<B>(self.group, &window, &placed, x, w, bias);
         Ok(vec![Value::Float(reshape::<B>(y, &out))])
     }
