@@ -59,7 +59,7 @@ fn measure(path: &Path, network: &Network, seed: u64) -> Result<f64> {
     let shape = [&[network.examples], &network.shape[..]].concat();
     let values = (0..shape.iter().product::<usize>()).map(|i| (i as f32 * 0.37).sin()).collect();
     let labels = (0..network.examples as i64).map(|i| i % 10).collect();
-    let data = Dataset { x: Tensor::f32(shape, values)?, y: Targets::Classes(labels) };
+    let data = Dataset { x: Tensor::f32(shape, values)?.into(), y: Targets::Classes(labels) };
     let config = TrainConfig { loss: Loss::CrossEntropy, optimizer: Optimizer::sgd(), lr: 0.01, batch: 32, freeze: Vec::new() };
     let mut trainer = Trainer::new(&Model::decode(&fs::read(path)?)?, config)?;
     let mut best = 0.0f64;

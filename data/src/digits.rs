@@ -60,7 +60,7 @@ pub fn rows(block: usize) -> std::ops::Range<usize> {
 
 fn dataset(pixels: Vec<f32>, labels: Vec<i64>) -> Dataset {
     let x = Tensor { shape: vec![labels.len(), 1, 8, 8], data: TensorData::F32(pixels) };
-    Dataset { x, y: Targets::Classes(labels) }
+    Dataset { x: x.into(), y: Targets::Classes(labels) }
 }
 
 fn parse() -> (Vec<f32>, Vec<i64>) {
@@ -78,8 +78,6 @@ fn parse() -> (Vec<f32>, Vec<i64>) {
 
 #[cfg(test)]
 mod tests {
-    use sapwood_models::Dim;
-
     use super::*;
 
     fn labels(data: &Dataset) -> &[i64] {
@@ -90,10 +88,9 @@ mod tests {
     #[test]
     fn the_whole_file_is_read() {
         let data = load();
-        assert_eq!(data.x.shape, [LEN, 1, 8, 8]);
-        let dims = [Dim::Symbol("n".into()), Dim::Fixed(1), Dim::Fixed(8), Dim::Fixed(8)];
-        data.check(&dims, Some(10)).unwrap();
-        let pixels = data.x.as_f32().unwrap();
+        assert_eq!(data.x.only().unwrap().shape, [LEN, 1, 8, 8]);
+        data.check(Some(10)).unwrap();
+        let pixels = data.x.only().unwrap().as_f32().unwrap();
         assert!(pixels.iter().all(|p| (0.0..=16.0).contains(p) && p.fract() == 0.0));
         assert_eq!(pixels[..8], [0.0, 0.0, 5.0, 13.0, 9.0, 1.0, 0.0, 0.0]);
         // Counts of the ten classes, as scikit-learn documents them.

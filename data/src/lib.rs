@@ -21,7 +21,7 @@ mod write;
 pub use columns::Columns;
 pub use error::DataError;
 pub use partition::{Partition, partition};
-pub use read::{Limits, check, load, load_columns, load_with, read_tensors};
+pub use read::{Limits, load, load_columns, load_with, read_tensors};
 pub use schema::{Csv, Input, Schema, TargetKind};
 pub use source::{Blocks, Source};
 pub use write::{save_npy, save_npz};

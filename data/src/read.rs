@@ -1,8 +1,13 @@
 //! Reading a [`Source`]: `.npz`, a folder of `.npy`, `.csv`, or the vendored digits.
 
-use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::BufReader,
+    path::Path,
+};
 
-use sapwood_models::{Dataset, Dim, Targets, Tensor, TensorData};
+use sapwood_models::{Dataset, Targets, Tensor, TensorData, features::MAIN};
 use zip::ZipArchive;
 
 use crate::{
@@ -11,10 +16,13 @@ use crate::{
     table,
 };
 
+/// The array of the targets.
+const TARGETS: &str = "y";
+
 /// Bounds of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of data in one array, as it unpacks, or in one table.
+    /// Most bytes of the features together, as they unpack, or of one table.
     pub bytes: u64,
 }
 
@@ -66,31 +74,21 @@ pub fn load_with(source: &Source, schema: Option<&Schema>, asked: &[&str], limit
     }
     match schema {
         Some(schema) => schema.check(&file, &data)?,
-        None => {
-            let own_shape: Vec<_> = data.x.shape.iter().map(|n| Dim::Fixed(*n)).collect();
-            check(source, &data, &own_shape, None)?;
-        }
+        None => data.check(None).map_err(|fault| DataError::Fault { file, fault })?,
     }
     Ok((data, columns))
-}
-
-/// Checks data against the input of a model (its first axis is the batch) and its classes.
-///
-/// # Errors
-/// [`DataError::Fault`], which names the source, row and column.
-pub fn check(source: &Source, data: &Dataset, input: &[Dim], classes: Option<usize>) -> Result<(), DataError> {
-    data.check(input, classes).map_err(|fault| DataError::Fault { file: source.to_string(), fault })
 }
 
 fn read_path(path: &Path, schema: Option<&Schema>, asked: &[&str], limits: Limits) -> Result<(Dataset, Columns), DataError> {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     if path.is_dir() {
-        return arrays(path, schema, asked, &mut |name| npy_file(path, name, limits));
+        return arrays(path, &stored_in(path)?, schema, asked, &mut |name, limits| npy_file(path, name, limits), limits);
     }
     match extension.to_str() {
         Some("npz") => {
             let mut archive = open_npz(path)?;
-            arrays(path, schema, asked, &mut |name| member(path, &mut archive, name, limits))
+            let names = archive.file_names().filter_map(|n| n.strip_suffix(".npy").map(str::to_owned)).collect();
+            arrays(path, &names, schema, asked, &mut |name, limits| member(path, &mut archive, name, limits), limits)
         }
         Some("csv") => table::read(path, schema, asked, limits),
         Some("parquet") => Err(unsupported(path, "Parquet is not read yet; save the columns as .csv or .npz")),
@@ -100,17 +98,36 @@ fn read_path(path: &Path, schema: Option<&Schema>, asked: &[&str], limits: Limit
     }
 }
 
-/// Arrays as `read` gives them by name: `x`, `y`, and one for each column.
+/// Arrays by name: `y` is the targets, those that are `asked` for are columns, and the others are features: `x`, or one for each of
+/// a model's inputs.
 fn arrays(
     path: &Path,
+    names: &BTreeSet<String>,
     schema: Option<&Schema>,
     asked: &[&str],
-    read: &mut dyn FnMut(&str) -> Result<Array, DataError>,
+    read: &mut dyn FnMut(&str, Limits) -> Result<Array, DataError>,
+    limits: Limits,
 ) -> Result<(Dataset, Columns), DataError> {
-    let data = dataset(path, read("x")?, read("y")?, schema)?;
+    let y = targets(path, read(TARGETS, limits)?, schema)?;
+    let mut features = Vec::new();
+    for name in names.iter().filter(|name| *name != TARGETS && !asked.contains(&name.as_str())) {
+        let used: u64 = features.iter().map(|(_, tensor): &(String, Tensor)| tensor.numel() as u64 * 4).sum();
+        match read(name, Limits { bytes: limits.bytes.saturating_sub(used) }) {
+            // What has not one row for each target is about the data, and none of it: names of classes, means.
+            Ok(Array { shape, .. }) if name != MAIN && shape.first() != Some(&y.len()) => {}
+            Ok(array) => features.push((name.clone(), feature(path, name, array)?)),
+            Err(DataError::Type { .. }) if name != MAIN => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if features.is_empty() {
+        // There is no such array: the error says how it should be called.
+        read(MAIN, limits)?;
+    }
+    let data = Dataset { x: features.into_iter().collect(), y };
     let mut columns = BTreeMap::new();
     for &name in asked {
-        let array = read(name).map_err(|error| match error {
+        let array = read(name, limits).map_err(|error| match error {
             DataError::MissingArray { .. } => {
                 DataError::NoColumn { file: path.display().to_string(), column: name.to_owned(), known: "no array of this name".to_owned() }
             }
@@ -124,6 +141,13 @@ fn arrays(
         columns.insert(name.to_owned(), values.iter().map(i64::to_string).collect());
     }
     Ok((data, Columns::new(columns)))
+}
+
+/// Names of the arrays of a folder.
+fn stored_in(folder: &Path) -> Result<BTreeSet<String>, DataError> {
+    let entries = std::fs::read_dir(folder).map_err(DataError::io("open", folder))?;
+    let name = |entry: std::io::Result<std::fs::DirEntry>| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".npy")?.to_owned());
+    Ok(entries.filter_map(name).collect())
 }
 
 fn unsupported(path: &Path, reason: &str) -> DataError {
@@ -193,19 +217,22 @@ pub fn read_tensors(path: &Path, limits: Limits) -> Result<BTreeMap<String, Tens
     Ok(tensors)
 }
 
-fn dataset(path: &Path, x: Array, y: Array, schema: Option<&Schema>) -> Result<Dataset, DataError> {
-    if x.shape.len() < 2 {
-        let reason = format!("array `x` has shape {:?}, it needs an axis of examples and one of features", x.shape);
+fn feature(path: &Path, name: &str, array: Array) -> Result<Tensor, DataError> {
+    if array.shape.len() < if name == MAIN { 2 } else { 1 } {
+        let reason = format!("array `{name}` has shape {:?}, it needs an axis of examples and one of features", array.shape);
         return Err(DataError::Malformed { path: path.to_path_buf(), reason });
     }
-    let features = to_f32(path, "x", &x.shape, x.numbers)?;
+    let values = to_f32(path, name, &array.shape, array.numbers)?;
+    Ok(Tensor { shape: array.shape, data: TensorData::F32(values) })
+}
+
+fn targets(path: &Path, y: Array, schema: Option<&Schema>) -> Result<Targets, DataError> {
     let as_values = match schema.map(Schema::targets) {
         Some(TargetKind::Values(_)) => true,
         Some(TargetKind::Classes(_)) => false,
         None => y.numbers.is_float(),
     };
-    let y = if as_values { values(path, y)? } else { Targets::Classes(whole_numbers(path, "y", y)?) };
-    Ok(Dataset { x: Tensor { shape: x.shape, data: TensorData::F32(features) }, y })
+    if as_values { values(path, y) } else { Ok(Targets::Classes(whole_numbers(path, TARGETS, y)?)) }
 }
 
 /// `[n]` and `[n, k]` are one and `k` values for each example.

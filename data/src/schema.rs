@@ -22,7 +22,7 @@
 
 use std::collections::BTreeSet;
 
-use sapwood_models::{DataFault, Dataset, Dim, Targets, tensor::numel};
+use sapwood_models::{DataFault, Dataset, Dim, Element, Targets, Tensor, ValueInfo, features::MAIN, tensor::numel};
 use serde::{Deserialize, Serialize};
 
 use crate::DataError;
@@ -163,17 +163,16 @@ impl Schema {
                 return Err(fault(DataFault::Shape { expected, found: format!("{:?}", y.shape) }));
             }
         };
-        data.check(&self.dims(), classes).map_err(fault)?;
-        self.check_range(file, data)
-    }
-
-    fn dims(&self) -> Vec<Dim> {
+        data.check(classes).map_err(fault)?;
         let example = self.0.input.shape.iter().map(|n| Dim::Fixed(*n));
-        std::iter::once(Dim::Symbol("n".to_owned())).chain(example).collect()
+        let shape = std::iter::once(Dim::Symbol("n".to_owned())).chain(example).collect();
+        let input = ValueInfo { name: self.0.input.name.clone().unwrap_or_else(|| MAIN.to_owned()), element: Element::F32, shape };
+        data.x.check_for(std::slice::from_ref(&input)).map_err(fault)?;
+        self.check_range(file, data.x.for_input(&input.name).map_err(fault)?)
     }
 
-    fn check_range(&self, file: &str, data: &Dataset) -> Result<(), DataError> {
-        let (Some([low, high]), Some(x)) = (self.0.input.range, data.x.as_f32()) else {
+    fn check_range(&self, file: &str, x: &Tensor) -> Result<(), DataError> {
+        let (Some([low, high]), Some(x)) = (self.0.input.range, x.as_f32()) else {
             return Ok(());
         };
         let Some(at) = x.iter().position(|v| !(low..=high).contains(v)) else { return Ok(()) };
@@ -260,14 +259,12 @@ mod one_or_many {
 
 #[cfg(test)]
 mod tests {
-    use sapwood_models::Tensor;
-
     use super::*;
 
     const GOOD: &str = "[input]\nshape = [2]\nrange = [0.0, 1.0]\n[targets]\nclasses = 3\n[csv]\ntarget = \"y\"\n";
 
     fn data() -> Dataset {
-        Dataset { x: Tensor::f32([2, 2], vec![0.0, 0.5, 0.25, 1.0]).unwrap(), y: Targets::Classes(vec![0, 2]) }
+        Dataset { x: Tensor::f32([2, 2], vec![0.0, 0.5, 0.25, 1.0]).unwrap().into(), y: Targets::Classes(vec![0, 2]) }
     }
 
     #[test]
@@ -306,7 +303,7 @@ mod tests {
         schema.check("d", &data()).unwrap();
 
         let mut wide = data();
-        wide.x = Tensor::f32([2, 2], vec![0.0, 0.5, 0.25, 1.5]).unwrap();
+        wide.x = Tensor::f32([2, 2], vec![0.0, 0.5, 0.25, 1.5]).unwrap().into();
         let refused = schema.check("d", &wide).unwrap_err();
         assert_eq!(refused.to_string(), "d: row 1, column 1: 1.5 is outside 0..=1, the range in the schema");
 

@@ -61,7 +61,7 @@ impl Rows {
         };
         let names = layout.group.iter().map(|at| layout.names[*at].to_owned());
         let columns: BTreeMap<_, _> = names.zip(self.groups).collect();
-        (Dataset { x, y }, Columns::new(columns))
+        (Dataset { x: x.into(), y }, Columns::new(columns))
     }
 }
 

@@ -15,14 +15,16 @@ use zip::{ZipWriter, write::SimpleFileOptions};
 
 use crate::DataError;
 
-/// Writes `x.npy` and `y.npy` into a folder, which is made if it is not there. Each file appears
+/// Writes `y.npy` and an `.npy` for each feature, which is `x.npy` where there is one, into a folder, which is made if it is not there. Each file appears
 /// whole or not at all.
 ///
 /// # Errors
 /// [`DataError::Io`]; [`DataError::Malformed`] if shape and values of a tensor disagree.
 pub fn save_npy(folder: &Path, data: &Dataset) -> Result<(), DataError> {
     fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
-    whole(&folder.join("x.npy"), |out, path| write_tensor(out, path, &data.x))?;
+    for (name, tensor) in data.x.iter() {
+        whole(&folder.join(format!("{name}.npy")), |out, path| write_tensor(out, path, tensor))?;
+    }
     whole(&folder.join("y.npy"), |out, path| write_targets(out, path, &data.y))
 }
 

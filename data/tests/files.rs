@@ -7,11 +7,16 @@ use sapwood_models::{DataFault, Dataset, Targets, Tensor, TensorData};
 use tempfile::TempDir;
 
 fn example() -> Dataset {
-    Dataset { x: Tensor::f32([3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap(), y: Targets::Classes(vec![0, 1, 2]) }
+    Dataset { x: Tensor::f32([3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap().into(), y: Targets::Classes(vec![0, 1, 2]) }
 }
 
 fn source(path: &Path) -> Source {
     Source::Path(path.to_path_buf())
+}
+
+/// The features of [`example`].
+fn x() -> Tensor {
+    example().x.only().unwrap().clone()
 }
 
 /// Saves tensors as `data.npz` in a folder of its own.
@@ -49,6 +54,26 @@ fn a_folder_is_read_as_it_was_written() {
     assert_eq!(names, ["x.npy", "y.npy"]);
 }
 
+/// Every array with a row for each target is a feature; what is about the data, a column that is asked for, and text are none.
+#[test]
+fn several_arrays_are_features_by_name() {
+    let floats = |values: &[f32]| Tensor::f32([values.len()], values.to_vec()).unwrap();
+    let stored =
+        [("x", x()), ("lengths", floats(&[2.0, 1.0, 2.0])), ("customer", floats(&[7.0, 7.0, 8.0])), ("means", floats(&[0.5, 0.5]))];
+    let (_dir, source) = npz(&[&stored[..], &[("y", Tensor::i64([3], vec![0, 1, 2]).unwrap())]].concat());
+    let (data, columns) = load_columns(&source, None, &["customer"]).unwrap();
+    let names: Vec<&str> = data.x.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["lengths", "x"]);
+    assert_eq!(columns.get("customer").unwrap(), ["7", "7", "8"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    save_npy(dir.path(), &data).unwrap();
+    assert_eq!(load(&Source::Path(dir.path().into()), None).unwrap(), data);
+    // Together they are 36 bytes: each fits, and both do not.
+    let limit = Limits { bytes: 30 };
+    assert!(matches!(load_with(&Source::Path(dir.path().into()), None, &[], limit), Err(DataError::TooLarge { .. })));
+}
+
 #[test]
 fn integer_images_become_floats_and_float_labels_become_classes() {
     let x = Tensor::new([2, 2], TensorData::U8(vec![0, 255, 7, 1])).unwrap();
@@ -56,7 +81,7 @@ fn integer_images_become_floats_and_float_labels_become_classes() {
     let (_dir, source) = npz(&[("x", x), ("y", y)]);
     let schema = Schema::from_toml("[input]\nshape = [2]\n[targets]\nclasses = 2").unwrap();
     let data = load(&source, Some(&schema)).unwrap();
-    assert_eq!(data.x.as_f32().unwrap(), [0.0, 255.0, 7.0, 1.0]);
+    assert_eq!(data.x.only().unwrap().as_f32().unwrap(), [0.0, 255.0, 7.0, 1.0]);
     assert_eq!(data.y, Targets::Classes(vec![1, 0]));
     // Without a schema, floats are values.
     assert!(matches!(load(&source, None).unwrap().y, Targets::Values(v) if v.shape == [2, 1]));
@@ -88,12 +113,12 @@ fn labels_out_of_range_are_named_by_row() {
     let schema = Schema::from_toml("[input]\nshape = [2]\n[targets]\nclasses = 2").unwrap();
     for bad in [2, -1, i64::MAX] {
         let y = Tensor::i64([3], vec![0, 1, bad]).unwrap();
-        let (_dir, source) = npz(&[("x", example().x), ("y", y)]);
+        let (_dir, source) = npz(&[("x", x()), ("y", y)]);
         let refused = load(&source, Some(&schema)).unwrap_err();
         assert!(matches!(refused, DataError::Fault { fault: DataFault::Label { row: 2, .. }, .. }), "{refused}");
     }
     // Also without a schema: a negative label is no class.
-    let (_dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([3], vec![0, -1, 1]).unwrap())]);
+    let (_dir, source) = npz(&[("x", x()), ("y", Tensor::i64([3], vec![0, -1, 1]).unwrap())]);
     assert!(load(&source, None).is_err());
 }
 
@@ -102,7 +127,7 @@ fn fractional_labels_are_named_by_row() {
     let schema = Schema::from_toml("[input]\nshape = [2]\n[targets]\nclasses = 3").unwrap();
     for bad in [0.5, f32::NAN, f32::INFINITY] {
         let y = Tensor::f32([3], vec![0.0, bad, 1.0]).unwrap();
-        let (_dir, source) = npz(&[("x", example().x), ("y", y)]);
+        let (_dir, source) = npz(&[("x", x()), ("y", y)]);
         let refused = load(&source, Some(&schema)).unwrap_err();
         assert!(matches!(&refused, DataError::Value { array, row: 1, .. } if array == "y"), "{refused}");
     }
@@ -112,10 +137,10 @@ fn fractional_labels_are_named_by_row() {
 fn wrong_shapes_and_counts_are_refused() {
     let schema = Schema::from_toml("[input]\nshape = [3]\n[targets]\nclasses = 3").unwrap();
     let y = || Tensor::i64([3], vec![0, 1, 2]).unwrap();
-    let (_dir, source) = npz(&[("x", example().x), ("y", y())]);
+    let (_dir, source) = npz(&[("x", x()), ("y", y())]);
     assert!(matches!(load(&source, Some(&schema)), Err(DataError::Fault { fault: DataFault::Shape { .. }, .. })));
 
-    let (_dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([2], vec![0, 1]).unwrap())]);
+    let (_dir, source) = npz(&[("x", x()), ("y", Tensor::i64([2], vec![0, 1]).unwrap())]);
     assert!(matches!(load(&source, None), Err(DataError::Fault { fault: DataFault::Rows { rows: 3, targets: 2 }, .. })));
 
     let (_dir, source) = npz(&[("x", Tensor::f32([0, 2], vec![]).unwrap()), ("y", Tensor::i64([0], vec![]).unwrap())]);
@@ -124,16 +149,16 @@ fn wrong_shapes_and_counts_are_refused() {
     let (_dir, source) = npz(&[("x", Tensor::f32([3], vec![0.0; 3]).unwrap()), ("y", y())]);
     assert!(matches!(load(&source, None), Err(DataError::Malformed { .. })));
 
-    let (_dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([3, 2], vec![0; 6]).unwrap())]);
+    let (_dir, source) = npz(&[("x", x()), ("y", Tensor::i64([3, 2], vec![0; 6]).unwrap())]);
     assert!(matches!(load(&source, None), Err(DataError::Malformed { .. })));
 
-    let (_dir, source) = npz(&[("x", example().x), ("labels", y())]);
+    let (_dir, source) = npz(&[("x", x()), ("labels", y())]);
     assert!(matches!(load(&source, None), Err(DataError::MissingArray { array, .. }) if array == "y"));
 }
 
 #[test]
 fn a_damaged_file_is_refused_wherever_it_was_cut() {
-    let (dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([3], vec![0, 1, 2]).unwrap())]);
+    let (dir, source) = npz(&[("x", x()), ("y", Tensor::i64([3], vec![0, 1, 2]).unwrap())]);
     let path = dir.path().join("data.npz");
     let whole = fs::read(&path).unwrap();
     for end in 0..whole.len() {
@@ -173,13 +198,13 @@ fn an_archive_that_would_unpack_beyond_the_limit_is_refused() {
 fn a_table_is_read_by_its_schema() {
     let (_dir, source) = csv(TABLE);
     let (data, columns) = load_columns(&source, Some(&table_schema()), &[]).unwrap();
-    assert_eq!(data.x, Tensor::f32([2, 2], vec![0.5, 1.0, -2.0, 30.0]).unwrap());
+    assert_eq!(data.x, Tensor::f32([2, 2], vec![0.5, 1.0, -2.0, 30.0]).unwrap().into());
     assert_eq!(data.y, Targets::Classes(vec![0, 2]));
     assert_eq!(columns.get("store").unwrap(), ["north", "south"]);
 
     let text = "[input]\nshape = [1]\n[targets]\nvalues = 2\n[csv]\ntarget = [\"y\", \"a\"]\nfeatures = [\"b\"]\n";
     let data = load(&source, Some(&Schema::from_toml(text).unwrap())).unwrap();
-    assert_eq!(data.x, Tensor::f32([2, 1], vec![1.0, 30.0]).unwrap());
+    assert_eq!(data.x, Tensor::f32([2, 1], vec![1.0, 30.0]).unwrap().into());
     assert_eq!(data.y, Targets::Values(Tensor::f32([2, 2], vec![0.0, 0.5, 2.0, -2.0]).unwrap()));
 }
 
@@ -189,12 +214,12 @@ fn rows_are_grouped_by_a_column_that_is_asked_for() {
     let text = "a,store,b,y,customer\n1,n,1,0,x\n2,n,1,0,w\n3,s,1,0,x\n";
     let (_dir, source) = csv(text);
     let (data, columns) = load_columns(&source, Some(&table_schema()), &["customer"]).unwrap();
-    assert_eq!(data.x.shape, [3, 2]);
+    assert_eq!(data.x.only().unwrap().shape, [3, 2]);
     assert_eq!(columns.groups("customer").unwrap(), [vec![0, 2], vec![1]]);
     assert_eq!(columns.groups("store").unwrap(), [vec![0, 1], vec![2]]);
     assert_eq!(columns.groups("nobody"), None);
 
-    let arrays = |customers: Tensor| npz(&[("x", example().x), ("y", Tensor::i64([3], vec![0, 1, 2]).unwrap()), ("customer", customers)]);
+    let arrays = |customers: Tensor| npz(&[("x", x()), ("y", Tensor::i64([3], vec![0, 1, 2]).unwrap()), ("customer", customers)]);
     let (_dir, source) = arrays(Tensor::i64([3], vec![70, -1, 70]).unwrap());
     let (_, columns) = load_columns(&source, None, &["customer"]).unwrap();
     assert_eq!(columns.groups("customer").unwrap(), [vec![0, 2], vec![1]]);
@@ -230,7 +255,7 @@ fn columns_that_tell_no_rows_apart_are_refused() {
         (Tensor::f32([3], vec![0.0, 0.5, 1.0]).unwrap(), "row 1"),
         (Tensor::f32([3], vec![0.0, f32::NAN, 1.0]).unwrap(), "row 1"),
     ] {
-        let (_dir, source) = npz(&[("x", example().x), ("y", Tensor::i64([3], vec![0, 1, 2]).unwrap()), ("customer", customers)]);
+        let (_dir, source) = npz(&[("x", x()), ("y", Tensor::i64([3], vec![0, 1, 2]).unwrap()), ("customer", customers)]);
         let refused = refused(&source, None, "customer").to_string();
         assert!(refused.contains(reason), "{refused}");
     }

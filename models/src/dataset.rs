@@ -2,14 +2,15 @@
 
 use std::fmt;
 
+use crate::features::Features;
 use crate::onnx::{Dim, Element};
-use crate::tensor::{Tensor, TensorData};
+use crate::tensor::Tensor;
 
-/// Examples: `x` is `[n, ...]`, `y` holds one label or target for each row of `x`.
+/// Examples: what a model reads of each, and one label or target for each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// Features, first axis the examples.
-    pub x: Tensor,
+    pub x: Features,
     /// Labels or targets, as many as `x` has rows.
     pub y: Targets,
 }
@@ -69,6 +70,30 @@ pub enum DataFault {
         expected: String,
         /// Shape of the features.
         found: String,
+    },
+    /// No tensor for an input of the model.
+    #[error("the model reads `{input}`, and the data has {found}")]
+    Missing {
+        /// The input.
+        input: String,
+        /// Names of the tensors that are there.
+        found: String,
+    },
+    /// A fault of one of several tensors of features.
+    #[error("`{name}`: {fault}")]
+    Within {
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        fault: Box<Self>,
+    },
+    /// Tensors of features with different numbers of examples.
+    #[error("{rows} rows of features, the others have {others}")]
+    FeatureRows {
+        /// Rows of this tensor.
+        rows: usize,
+        /// Rows of the first one.
+        others: usize,
     },
     /// As many labels as rows are needed.
     #[error("{rows} rows of features but {targets} labels or targets")]
@@ -171,74 +196,35 @@ impl Dataset {
         Self { x: self.x.take_rows(rows), y }
     }
 
-    /// Checks the data against a model's input shape (its first dim is the batch) and,
-    /// for classification, against the number of classes.
+    /// Checks the data by itself: that there are examples, as many of each feature and target, 32-bit floats that are finite, and
+    /// labels below the number of classes. What a model reads of them is for [`Features::check_for`].
     ///
     /// # Errors
-    /// The first fault in reading order: emptiness, type, shape, number of targets,
-    /// non-finite values, labels.
-    pub fn check(&self, input: &[Dim], classes: Option<usize>) -> Result<(), DataFault> {
-        consistent("features", &self.x)?;
-        if let Targets::Values(values) = &self.y {
-            consistent("targets", values)?;
-        }
-        if self.x.shape.is_empty() || self.is_empty() {
-            return Err(DataFault::Empty);
-        }
-        let TensorData::F32(x) = &self.x.data else {
-            return Err(DataFault::Element { found: format!("{:?}", self.x.element()) });
-        };
-        self.check_shape(input)?;
+    /// The first fault in reading order.
+    pub fn check(&self, classes: Option<usize>) -> Result<(), DataFault> {
+        self.x.check()?;
         if self.y.len() != self.len() {
             return Err(DataFault::Rows { rows: self.len(), targets: self.y.len() });
         }
-        if let Some((row, column, value)) = first_not_finite(x, self.x.row_len()) {
-            return Err(DataFault::NotFinite { row, column, value });
-        }
         match &self.y {
             Targets::Classes(labels) => check_labels(labels, classes),
-            Targets::Values(values) => match values.as_f32() {
-                Some(v) => match first_not_finite(v, values.row_len()) {
+            Targets::Values(values) => {
+                consistent("targets", values)?;
+                let wrong = DataFault::Targets { found: "not f32", needed: "f32 values" };
+                match first_not_finite(values.as_f32().ok_or(wrong)?, values.row_len()) {
                     Some((row, column, value)) => Err(DataFault::TargetNotFinite { row, column, value }),
                     None => Ok(()),
-                },
-                None => Err(DataFault::Targets { found: "not f32", needed: "f32 values" }),
-            },
+                }
+            }
         }
-    }
-
-    /// Checks that every feature is a number of the type that a model reads.
-    ///
-    /// # Errors
-    /// [`DataFault::NotOfType`] for the first that is none.
-    pub fn check_type(&self, element: Element) -> Result<(), DataFault> {
-        if element == Element::F32 {
-            return Ok(());
-        }
-        let width = self.x.row_len().max(1);
-        let value = |at: usize| self.x.as_f32().and_then(|x| x.get(at)).map_or_else(String::new, f32::to_string);
-        let fault = |at: usize| DataFault::NotOfType { row: at / width, column: at % width, value: value(at), element };
-        self.x.clone().read_as(element).map(drop).map_err(fault)
-    }
-
-    fn check_shape(&self, input: &[Dim]) -> Result<(), DataFault> {
-        let fits = input.len() == self.x.shape.len()
-            && input.iter().zip(&self.x.shape).skip(1).all(|(dim, have)| match dim {
-                Dim::Fixed(n) => n == have,
-                Dim::Symbol(_) => true,
-            });
-        if fits {
-            return Ok(());
-        }
-        Err(DataFault::Shape { expected: ShowDims(input).to_string(), found: format!("{:?}", self.x.shape) })
     }
 }
 
-fn consistent(what: &'static str, tensor: &Tensor) -> Result<(), DataFault> {
+pub(crate) fn consistent(what: &'static str, tensor: &Tensor) -> Result<(), DataFault> {
     tensor.check().map_err(|_| DataFault::Inconsistent { what, shape: tensor.shape.clone(), values: tensor.numel() })
 }
 
-fn first_not_finite(values: &[f32], width: usize) -> Option<(usize, usize, String)> {
+pub(crate) fn first_not_finite(values: &[f32], width: usize) -> Option<(usize, usize, String)> {
     let at = values.iter().position(|v| !v.is_finite())?;
     let width = width.max(1);
     Some((at / width, at % width, values[at].to_string()))
@@ -258,25 +244,33 @@ fn check_labels(labels: &[i64], classes: Option<usize>) -> Result<(), DataFault>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::onnx::ValueInfo;
+    use crate::tensor::TensorData;
 
-    fn input() -> Vec<Dim> {
-        vec![Dim::Symbol("batch".into()), Dim::Fixed(2)]
+    fn input(width: usize, element: Element) -> ValueInfo {
+        ValueInfo { name: "input".into(), element, shape: vec![Dim::Symbol("batch".into()), Dim::Fixed(width)] }
     }
 
     fn data() -> Dataset {
-        Dataset { x: Tensor::f32([3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap(), y: Targets::Classes(vec![0, 1, 2]) }
+        Dataset { x: Tensor::f32([3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap().into(), y: Targets::Classes(vec![0, 1, 2]) }
+    }
+
+    /// The features, to be spoilt.
+    fn values(data: &mut Dataset) -> &mut Vec<f32> {
+        let TensorData::F32(x) = &mut data.x.only_mut().unwrap().data else { unreachable!() };
+        x
     }
 
     #[test]
     fn good_data_passes() {
-        data().check(&input(), Some(3)).unwrap();
-        data().check(&input(), None).unwrap();
+        data().check(Some(3)).unwrap();
+        data().check(None).unwrap();
+        data().x.check_for(&[input(2, Element::F32)]).unwrap();
     }
 
     #[test]
     fn wrong_shape_is_named() {
-        let three = [Dim::Symbol("batch".into()), Dim::Fixed(3)];
-        let fault = data().check(&three, None).unwrap_err();
+        let fault = data().x.check_for(&[input(3, Element::F32)]).unwrap_err();
         assert_eq!(fault.to_string(), "examples have shape [3, 2], the model reads [batch, 3]");
     }
 
@@ -284,9 +278,8 @@ mod tests {
     fn nan_and_infinity_are_named_by_row_and_column() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut data = data();
-            let TensorData::F32(x) = &mut data.x.data else { unreachable!() };
-            x[3] = bad;
-            let fault = data.check(&input(), None).unwrap_err();
+            values(&mut data)[3] = bad;
+            let fault = data.check(None).unwrap_err();
             assert!(matches!(fault, DataFault::NotFinite { row: 1, column: 1, .. }), "{fault}");
         }
     }
@@ -294,11 +287,10 @@ mod tests {
     #[test]
     fn what_is_no_token_is_named_by_row_and_column() {
         let mut data = data();
-        data.check_type(Element::I64).unwrap();
-        let TensorData::F32(x) = &mut data.x.data else { unreachable!() };
-        x[3] = 0.5;
-        data.check_type(Element::F32).unwrap();
-        let fault = data.check_type(Element::I64).unwrap_err();
+        data.x.check_for(&[input(2, Element::I64)]).unwrap();
+        values(&mut data)[3] = 0.5;
+        data.x.check_for(&[input(2, Element::F32)]).unwrap();
+        let fault = data.x.check_for(&[input(2, Element::I64)]).unwrap_err();
         assert_eq!(fault.to_string(), "row 1, column 1: 0.5 is no I64, which the model reads");
     }
 
@@ -307,7 +299,7 @@ mod tests {
         for bad in [-1, 3, i64::MAX] {
             let mut data = data();
             data.y = Targets::Classes(vec![0, bad, 0]);
-            let fault = data.check(&input(), Some(3)).unwrap_err();
+            let fault = data.check(Some(3)).unwrap_err();
             assert_eq!(fault, DataFault::Label { row: 1, label: bad, classes: 3 });
         }
     }
@@ -316,25 +308,25 @@ mod tests {
     fn missing_labels_and_targets_are_refused() {
         let mut short = data();
         short.y = Targets::Classes(vec![0]);
-        assert_eq!(short.check(&input(), None).unwrap_err(), DataFault::Rows { rows: 3, targets: 1 });
-        let mut values = data();
-        values.y = Targets::Values(Tensor::f32([3, 1], vec![0.0, 1.0, f32::NAN]).unwrap());
-        assert!(matches!(values.check(&input(), None).unwrap_err(), DataFault::TargetNotFinite { row: 2, column: 0, .. }));
+        assert_eq!(short.check(None).unwrap_err(), DataFault::Rows { rows: 3, targets: 1 });
+        let mut endless = data();
+        endless.y = Targets::Values(Tensor::f32([3, 1], vec![0.0, 1.0, f32::NAN]).unwrap());
+        assert!(matches!(endless.check(None).unwrap_err(), DataFault::TargetNotFinite { row: 2, column: 0, .. }));
     }
 
     #[test]
     fn a_shape_that_lies_is_refused() {
         let mut liar = data();
-        liar.x.shape = vec![4, 2];
-        assert!(matches!(liar.check(&input(), None).unwrap_err(), DataFault::Inconsistent { what: "features", .. }));
-        let empty = Dataset { x: Tensor::f32([0, 2], vec![]).unwrap(), y: Targets::Classes(vec![]) };
-        assert_eq!(empty.check(&input(), None).unwrap_err(), DataFault::Empty);
+        liar.x.only_mut().unwrap().shape = vec![4, 2];
+        assert!(matches!(liar.check(None).unwrap_err(), DataFault::Inconsistent { what: "features", .. }));
+        let empty = Dataset { x: Tensor::f32([0, 2], vec![]).unwrap().into(), y: Targets::Classes(vec![]) };
+        assert_eq!(empty.check(None).unwrap_err(), DataFault::Empty);
     }
 
     #[test]
     fn a_subset_keeps_rows_and_labels_together() {
         let picked = data().subset(&[2, 0]);
-        assert_eq!(picked.x.as_f32().unwrap(), [4.0, 5.0, 0.0, 1.0]);
+        assert_eq!(picked.x.only().unwrap().as_f32().unwrap(), [4.0, 5.0, 0.0, 1.0]);
         assert_eq!(picked.y, Targets::Classes(vec![2, 0]));
     }
 }

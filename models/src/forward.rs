@@ -4,6 +4,8 @@
 use burn_flex::Flex;
 
 use crate::ModelError;
+use crate::dataset::DataFault;
+use crate::features::Features;
 use crate::interpreter::plan::Plan;
 use crate::interpreter::value::Value;
 use crate::interpreter::{Mode, guard};
@@ -37,21 +39,58 @@ impl Forward {
         self.observe(inputs, &mut |_, _| ())
     }
 
-    /// The first output for features, as features again: what a preprocessing graph makes of them.
+    /// The first output for these features.
     ///
     /// # Errors
-    /// [`ModelError::Input`] unless the graph has one input, and the features are numbers of its type;
-    /// [`ModelError::Shape`] if a node cannot take what reaches it.
-    pub fn features(&self, x: Tensor) -> Result<Tensor, ModelError> {
-        let [input] = &self.inputs[..] else {
-            let reason = format!("the graph reads {} inputs; features are one", self.inputs.len());
-            return Err(ModelError::Input { name: String::new(), reason });
-        };
+    /// [`ModelError::Data`] if there is no feature for an input, or it is not of its type; as [`Forward::run`].
+    pub fn answer(&self, x: &Features) -> Result<Tensor, ModelError> {
+        Ok(self.first(&self.feed(x)?)?.1)
+    }
+
+    /// The features with what the graph makes of one of them in its place, `at_once` rows at a time: preprocessing.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] unless the graph has one input and an output of numbers, a row for each example;
+    /// [`ModelError::Data`] if nothing is there for it; as [`Forward::run`].
+    pub fn features(&self, x: &Features, at_once: usize) -> Result<Features, ModelError> {
         let bad = |name: &str, reason: String| ModelError::Input { name: name.to_owned(), reason };
-        let x = x.read_as(computed(input.element)).map_err(|at| bad(&input.name, format!("value {at} is no {:?}", input.element)))?;
-        let outputs = self.run(&[(&input.name, x)])?;
-        let (name, output) = outputs.into_iter().next().ok_or_else(|| bad("", "the graph has no output".to_owned()))?;
-        output.read_as(Element::F32).map_err(|at| bad(&name, format!("value {at} of this output is no F32")))
+        let [input] = &self.inputs[..] else {
+            return Err(bad("", format!("the graph reads {} inputs; preprocessing reads one", self.inputs.len())));
+        };
+        let raw = x.for_input(&input.name)?;
+        let rows: Vec<usize> = (0..raw.rows()).collect();
+        let mut all: Option<Tensor> = None;
+        for rows in rows.chunks(at_once.max(1)) {
+            let part = Features::from(raw.take_rows(rows));
+            let (name, output) = self.first(&self.feed(&part)?)?;
+            let output = output.read_as(Element::F32).map_err(|at| bad(&name, format!("value {at} of this output is no F32")))?;
+            if output.shape.first() != Some(&rows.len()) {
+                return Err(bad(&name, format!("{} examples gave shape {:?}; each must give one row", rows.len(), output.shape)));
+            }
+            match &mut all {
+                None => all = Some(output),
+                Some(all) => {
+                    if !all.append(&output) {
+                        return Err(bad(&name, "its rows have different shapes".to_owned()));
+                    }
+                }
+            }
+        }
+        Ok(x.clone().replaced(&input.name, all.ok_or(DataFault::Empty)?)?)
+    }
+
+    /// The tensors that this graph reads of them.
+    ///
+    /// # Errors
+    /// [`ModelError::Data`] if there is none for an input, or it is not of its type.
+    pub fn feed(&self, x: &Features) -> Result<Vec<(&str, Tensor)>, ModelError> {
+        Ok(x.feed(self.inputs.iter().map(|input| (input.name.as_str(), computed(input.element))))?)
+    }
+
+    fn first(&self, inputs: &[(&str, Tensor)]) -> Result<(String, Tensor), ModelError> {
+        let outputs = self.run(inputs)?;
+        let none = || ModelError::Input { name: String::new(), reason: "the graph has no output".to_owned() };
+        outputs.into_iter().next().ok_or_else(none)
     }
 
     /// Runs the model and shows every f32 value that a node computes to `see`, by name and

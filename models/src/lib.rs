@@ -1,6 +1,6 @@
 //! Sapwood's models: the model is an ONNX graph, never Rust code.
 //!
-//! - [`onnx`] reads, checks and writes files; [`tensor`] and [`dataset`] are what goes in
+//! - [`onnx`] reads, checks and writes files; [`tensor`], [`features`] and [`dataset`] are what goes in
 //!   and out of a graph.
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
 //! - [`compose()`] puts preprocessing in front of a model; [`zoo`] builds models;
@@ -15,6 +15,7 @@
 mod compose;
 pub mod dataset;
 mod error;
+pub mod features;
 pub mod forward;
 mod inspect;
 pub mod interpreter;
@@ -30,6 +31,7 @@ pub mod zoo;
 pub use compose::compose;
 pub use dataset::{DataFault, Dataset, Targets};
 pub use error::ModelError;
+pub use features::Features;
 pub use forward::Forward;
 pub use inspect::{Inspection, inspect};
 pub use layout::{Layout, Parameter, Role, parameters, write_back};

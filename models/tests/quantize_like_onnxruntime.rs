@@ -132,7 +132,7 @@ fn scales_zero_points_and_operators_are_those_of_onnxruntime() {
         std::fs::write(folder.join(format!("{name}.onnx")), model.encode()).unwrap();
     }
     for (name, model, data) in models() {
-        let ranges = ranges(&model, &data).unwrap();
+        let ranges = ranges(&model, &data.into()).unwrap();
         for target in [Target::X86_64Vnni, Target::X86_64] {
             let ours = quantize(&model, &ranges, target).unwrap();
             let file = format!("{name}.{}.int8.onnx", target.name());

@@ -19,7 +19,7 @@ fn examples(shape: &[usize], tokens: bool) -> Dataset {
     let value = |k: usize| if tokens { token(k) as f32 } else { ((number(k) as f64 - 500.0) / 250.0) as f32 };
     let labels = (0..EXAMPLES as i64).map(|i| (7 * i + i / 3) % CLASSES).collect();
     let x = (0..EXAMPLES * row).map(value).collect();
-    Dataset { x: Tensor::f32([&[EXAMPLES], shape].concat(), x).unwrap(), y: Targets::Classes(labels) }
+    Dataset { x: Tensor::f32([&[EXAMPLES], shape].concat(), x).unwrap().into(), y: Targets::Classes(labels) }
 }
 
 fn follows(name: &str, optimizer: Optimizer, lr: f32) {

@@ -56,6 +56,9 @@ pub enum RuntimeError {
         /// The library asked for.
         asked: PathBuf,
     },
+    /// Examples that the model does not read.
+    #[error("the data does not fit the model")]
+    Data(#[from] sapwood_models::DataFault),
     /// The library could report to its vendor.
     #[error(
         "ONNX Runtime at {} ({version}) may send telemetry: set ORT_DISABLE_TELEMETRY=1, or call disable_telemetry() first in main",

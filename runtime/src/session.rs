@@ -6,7 +6,7 @@ use ort::{
     value::{Outlet, TensorElementType},
 };
 use sapwood_models::{
-    Tensor,
+    Features, Tensor,
     onnx::{Dim, Element},
     tensor::numel,
 };
@@ -78,6 +78,18 @@ impl Session {
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, RuntimeError> {
         let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| Input::new(name, tensor)).collect();
         self.run_view(&inputs, |outputs| outputs.iter().map(copy).collect())?
+    }
+
+    /// The first output for these features.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Data`] if there is no feature for an input, or it is not of its type; as [`run`](Self::run).
+    pub fn answer(&mut self, x: &Features) -> Result<Tensor, RuntimeError> {
+        let read: Vec<_> = self.inputs.iter().map(|input| (input.name.clone(), input.element)).collect();
+        let inputs = x.feed(read.iter().map(|(name, element)| (name.as_str(), *element)))?;
+        let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| Input::new(name, tensor)).collect();
+        let none = || RuntimeError::BadModel { reason: "it has no output".to_owned() };
+        self.run_view(&inputs, |outputs| Ok(copy(outputs.first().ok_or_else(none)?)?.1))?
     }
 
     /// Runs the model once on borrowed inputs, in any order, and lends its outputs, in graph

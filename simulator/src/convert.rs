@@ -38,5 +38,5 @@ pub fn train_config(terms: &TrainTerms) -> TrainConfig {
 /// # Errors
 /// [`SimulationError::Model`] if the examples do not fit the graph, or it has more than one input.
 pub fn preprocess(graph: &Model, data: Dataset) -> Result<Dataset, SimulationError> {
-    Ok(Dataset { x: Forward::new(graph)?.features(data.x)?, y: data.y })
+    Ok(Dataset { x: Forward::new(graph)?.features(&data.x, data.len())?, y: data.y })
 }

@@ -20,7 +20,8 @@ fn blocks(from: usize, to: usize) -> Vec<Dataset> {
     let scale = zoo::scale(&[64], 1.0 / 16.0);
     let flat = |block: usize| {
         let mut data = digits::block(block);
-        data.x.shape = vec![data.x.shape[0], 64];
+        let x = data.x.only_mut().unwrap();
+        x.shape = vec![x.shape[0], 64];
         preprocess(&scale, data).unwrap()
     };
     (from..=to).map(flat).collect()
@@ -88,7 +89,7 @@ fn stragglers_are_seen() {
 #[test]
 fn bad_data_costs_the_node_the_round() {
     let mut nodes = blocks(1, 3);
-    let sapwood_models::TensorData::F32(values) = &mut nodes[1].x.data else { unreachable!() };
+    let sapwood_models::TensorData::F32(values) = &mut nodes[1].x.only_mut().unwrap().data else { unreachable!() };
     values[5] = f32::NAN;
     let outcome = go(&spec(2, "size = 3\nminimum = 2"), nodes, 2, 0.0).unwrap();
     for round in &outcome.rounds {

@@ -56,20 +56,26 @@ fn examples(shape: &[usize], first: usize, rows: usize, value: impl Fn(usize, us
     let width: usize = shape.iter().product();
     let x = (first..first + rows).flat_map(|i| (0..width).map(move |at| (i, at))).map(|(i, at)| value(i, at)).collect();
     let y = (first..first + rows).map(|i| i64::from(i.is_multiple_of(2))).collect();
-    Dataset { x: Tensor::f32([&[rows], shape].concat(), x).expect("a tensor"), y: Targets::Classes(y) }
+    Dataset { x: Tensor::f32([&[rows], shape].concat(), x).expect("a tensor").into(), y: Targets::Classes(y) }
 }
 
 /// A run of the model that `model new` makes with these arguments.
 async fn released(new: &[&str], shape: &[usize], value: impl Fn(usize, usize) -> f32 + Copy) {
+    trained(new, |first, rows| examples(shape, first, rows, value)).await;
+}
+
+/// As [`released`], with the data sets that `examples` makes of the number of the first row and the rows.
+async fn trained(new: &[&str], examples: impl Fn(usize, usize) -> Dataset) {
     let _alone = ONE.lock().await;
     let mut farm = Farm::found(0);
     let model = farm.root().join("model.onnx");
     let made = sapwood(&[&["model", "new"], new, &["--classes", "2", "--seed", "1", "--out", text(&model)]].concat());
     assert_eq!(made.code, 0, "{made:?}");
-    let test = examples(shape, 1000, 60, value);
+    let test = examples(1000, 60);
     let Targets::Classes(labels) = &test.y else { panic!("classes") };
     let file = farm.root().join("test.npz");
-    save_npz(&file, [("x", &test.x), ("y", &Tensor::i64([60], labels.clone()).expect("a tensor"))]).expect("data is written");
+    let y = Tensor::i64([60], labels.clone()).expect("a tensor");
+    save_npz(&file, test.x.iter().chain([("y", &y)])).expect("data is written");
     let agree = sapwood(&["model", "verify", text(&model), "--data", text(&file)]);
     assert_eq!(agree.code, 0, "{agree:?}");
 
@@ -77,7 +83,7 @@ async fn released(new: &[&str], shape: &[usize], value: impl Fn(usize, usize) ->
         let name = format!("node-{n}");
         let token = farm.token(&name, ring, Duration::from_secs(600));
         let node = farm.node(&name, &token, "data");
-        save_npy(&farm.root().join(&name).join("data"), &examples(shape, 100 * n, 24, value)).expect("data is written");
+        save_npy(&farm.root().join(&name).join("data"), &examples(100 * n, 24)).expect("data is written");
         farm.nodes.push(node);
     }
     farm.start().await;
@@ -105,6 +111,24 @@ async fn sequences_through_an_lstm() {
     let value = |i: usize, step: usize| if step == 0 && i.is_multiple_of(2) { 1.0 } else { ((i * 7 + step * 3) % 5) as f32 / 10.0 };
     released(&["lstm", "--shape", "6,2", "--hidden", "12"], &[6, 2], |i, at| {
         if at.is_multiple_of(2) { value(i, at / 2) } else { 1.0 - value(i, at / 2) }
+    })
+    .await;
+}
+
+/// Two inputs: which sign the steps before the padding have, which is as long as they and louder. `lengths` is int32 in the model.
+#[tokio::test]
+async fn sequences_with_their_lengths() {
+    let steps = |i: usize| 2 + i % 3;
+    let value = |i: usize, at: usize| match (at < steps(i), i.is_multiple_of(2)) {
+        (true, true) => 0.8,
+        (true, false) => -0.7,
+        (false, _) => ((i * 5 + at * 3) % 9) as f32 - 4.0,
+    };
+    trained(&["lstm", "--lengths", "--shape", "6,1", "--hidden", "12"], |first, rows| {
+        let data = examples(&[6, 1], first, rows, value);
+        let lengths = Tensor::f32([rows], (first..first + rows).map(|i| steps(i) as f32).collect()).expect("a tensor");
+        let x = data.x.for_input("x").expect("the only one").clone();
+        Dataset { x: [("x".to_owned(), x), ("lengths".to_owned(), lengths)].into_iter().collect(), ..data }
     })
     .await;
 }

@@ -116,10 +116,11 @@ fn models_that_reach_outside_their_file_are_refused() {
 /// Form block `n`, with its pixels and labels changed.
 fn block(n: usize, change: impl FnOnce(&mut Vec<usize>, &mut Vec<f32>, &mut Vec<i64>)) -> Dataset {
     let data = digits::block(n);
-    let (mut shape, mut x) = (data.x.shape.clone(), data.x.as_f32().expect("float32").to_vec());
+    let images = data.x.only().expect("images");
+    let (mut shape, mut x) = (images.shape.clone(), images.as_f32().expect("float32").to_vec());
     let Targets::Classes(mut labels) = data.y else { panic!("digits have classes") };
     change(&mut shape, &mut x, &mut labels);
-    Dataset { x: Tensor::f32(shape, x).expect("a tensor"), y: Targets::Classes(labels) }
+    Dataset { x: Tensor::f32(shape, x).expect("a tensor").into(), y: Targets::Classes(labels) }
 }
 
 /// A bad file costs its node the round, not its life, and the run goes on without it.

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use sapwood_models::zoo;
+use sapwood_models::{Tensor, zoo};
 use sapwood_protocol::{Digest, run::RunState};
 use sapwood_tests::{Farm, Finished, eventually, sapwood};
 use tokio::sync::Mutex;
@@ -233,7 +233,7 @@ async fn entities_are_told_apart_by_a_column() {
         let rows = block.len();
         let mut table = format!("{},digit,customer\n", (0..64).map(|i| format!("p{i}")).collect::<Vec<_>>().join(","));
         let sapwood_models::Targets::Classes(labels) = &block.y else { unreachable!() };
-        for (row, (pixels, label)) in block.x.as_f32().expect("pixels").chunks(64).zip(labels).enumerate() {
+        for (row, (pixels, label)) in block.x.only().and_then(Tensor::as_f32).expect("pixels").chunks(64).zip(labels).enumerate() {
             let pixels = pixels.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
             table.push_str(&format!("{pixels},{label},customer-{}\n", row % (rows / 2)));
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sapwood_data::digits;
-use sapwood_models::{Targets, metrics::argmax};
+use sapwood_models::{Targets, Tensor, metrics::argmax};
 use sapwood_proto::v1;
 use sapwood_protocol::{
     Digest,
@@ -213,7 +213,7 @@ async fn files(remote: &mut Remote, stage: &Stage, release: &ReleaseView, operat
 /// Sends every evaluation image to every node over HTTP, one request an image, and checks the answers.
 async fn ask(told: &mut Told, fleet: &Fleet, seen: &[NodeInfo]) -> Result<(), Failure> {
     let questions = digits::blocks(12..=14);
-    let pixels = questions.x.as_f32().ok_or_else(|| Failure::internal("digits are float32"))?;
+    let pixels = questions.x.only().and_then(Tensor::as_f32).ok_or_else(|| Failure::internal("digits are float32"))?;
     let Targets::Classes(labels) = &questions.y else { return Err(Failure::internal("digits have classes")) };
     let (model, width) = (told.manifest.model_name.to_string(), questions.x.row_len());
     let answered = fleet.nodes.iter().map(|(name, address)| {

@@ -85,7 +85,6 @@ impl Candidates {
     fn inspect(&self, job: &CheckJob<'_>) -> Result<(), ReleaseError> {
         let spec = job.spec;
         let (model, preprocess) = graphs(job.objects, job.model, job.preprocess)?;
-        sources::only_input("model", &model)?;
         if spec.evaluate.data.is_some() {
             Evaluator::new(&model, preprocess.as_ref(), &spec.model, &evaluation_data(spec, job.objects)?)?;
         }
@@ -135,7 +134,7 @@ impl Candidates {
         let int8 = pipeline.score(&evaluation)?;
         let latency = pipeline.time(&evaluation.x, LATENCY_RUNS)?;
 
-        let golden = Golden::of(&mut pipeline, &exported.calibration, spec.release.golden)?;
+        let golden = Golden::of(&mut pipeline, &exported, spec.release.golden)?;
         let bundle_name = format!("{}-{}.tar.gz", name.release, self.options.class);
         let card = Card { job, exported: &exported, title: name.release.as_str(), fp32, int8, bundle_name: &bundle_name }.text();
         let needs = RuntimeNeeds { min_onnxruntime: MIN_ONNXRUNTIME.parse::<RuntimeVersion>()?, opset: exported.model.opset() };
@@ -156,7 +155,7 @@ impl Candidates {
             target_devices: vec![self.options.class.clone()],
             components: parts.components(),
             use_case: spec.release.use_case.clone(),
-            golden: Some(GoldenTerms { examples: golden.inputs.shape()[0], tolerance: golden.tolerance }),
+            golden: Some(GoldenTerms { examples: golden.examples(), tolerance: golden.tolerance }),
             rollout: RolloutPolicy {
                 strategy: Strategy::Rings,
                 rings: rings(spec)?,

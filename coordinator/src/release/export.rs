@@ -1,7 +1,7 @@
 //! The model's two forms: float, with the run's parameters in it, and integer, for one class of devices.
 
 use sapwood_models::{
-    Dataset, Model, parameters,
+    Dataset, Model, ValueInfo, parameters,
     quantize::{self, Target},
     write_back,
 };
@@ -19,6 +19,8 @@ pub(super) struct Exported {
     /// The integer form, as it was written.
     pub(super) model: Model,
     pub(super) quantizer: Quantizer,
+    /// What the two read together: the graph in front, and what the model reads beside its answer.
+    pub(super) inputs: Vec<ValueInfo>,
     /// The public data that calibrated it.
     pub(super) calibration: Dataset,
 }
@@ -42,7 +44,12 @@ impl Exported {
             quantized_nodes: int8.quantized_nodes,
             float_nodes: int8.float_nodes,
         };
+        let inputs = match &preprocess {
+            None => fp32.inputs(),
+            Some(graph) => graph.inputs().into_iter().chain(fp32.inputs().into_iter().skip(1)).collect(),
+        };
         Ok(Self {
+            inputs,
             preprocess: preprocess.map(|graph| {
                 let bytes = graph.encode();
                 (graph, bytes)
@@ -58,11 +65,6 @@ impl Exported {
     /// The file of the graph in front.
     pub(super) fn preprocess_bytes(&self) -> Option<&[u8]> {
         self.preprocess.as_ref().map(|(_, bytes)| bytes.as_slice())
-    }
-
-    /// The graph that reads raw features.
-    pub(super) fn entrance(&self) -> &Model {
-        self.preprocess.as_ref().map_or(&self.model, |(graph, _)| graph)
     }
 }
 

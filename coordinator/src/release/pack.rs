@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sapwood_models::{Dataset, Dim, Element, Tensor, TensorData, ValueInfo};
+use sapwood_models::{Dim, Element, ModelError, Tensor, TensorData, ValueInfo};
 use sapwood_protocol::{
     release::{
         Parts, RuntimeVersion, bundle,
@@ -20,18 +20,25 @@ const GOLDEN_TOLERANCE: f64 = 0.02;
 
 /// The first examples of the calibration data, and the answers that the release gives to them.
 pub(super) struct Golden {
-    pub(super) inputs: Array,
+    /// In the order in which the graph has them.
+    pub(super) inputs: Vec<Array>,
     pub(super) outputs: Array,
     pub(super) tolerance: f64,
 }
 
 impl Golden {
-    pub(super) fn of(pipeline: &mut Pipeline, calibration: &Dataset, wanted: u32) -> Result<Self, ReleaseError> {
-        let rows: Vec<usize> = (0..calibration.len().min(wanted.max(1) as usize)).collect();
-        let inputs = calibration.x.take_rows(&rows);
-        let outputs = array(pipeline.answers(&inputs)?)?;
+    pub(super) fn of(pipeline: &mut Pipeline, exported: &Exported, wanted: u32) -> Result<Self, ReleaseError> {
+        let rows: Vec<usize> = (0..exported.calibration.len().min(wanted.max(1) as usize)).collect();
+        let x = exported.calibration.x.take_rows(&rows);
+        let outputs = array(pipeline.answers(&x)?)?;
         let largest = outputs.values().iter().fold(0.0_f64, |most, value| most.max(f64::from(value.abs())));
-        Ok(Self { inputs: array(inputs)?, outputs, tolerance: GOLDEN_TOLERANCE * largest.max(1e-3) })
+        let inputs = x.feed(exported.inputs.iter().map(|input| (input.name.as_str(), Element::F32))).map_err(ModelError::from)?;
+        let inputs = inputs.into_iter().map(|(_, tensor)| array(tensor)).collect::<Result<_, _>>()?;
+        Ok(Self { inputs, outputs, tolerance: GOLDEN_TOLERANCE * largest.max(1e-3) })
+    }
+
+    pub(super) fn examples(&self) -> usize {
+        self.outputs.shape().first().copied().unwrap_or(0)
     }
 }
 
@@ -53,7 +60,7 @@ pub(super) fn parts(
 ) -> Result<Parts, ReleaseError> {
     let schema = Schema {
         schema: "sapwood/schema/v1".into(),
-        inputs: exported.entrance().inputs().iter().map(field).collect(),
+        inputs: exported.inputs.iter().map(field).collect(),
         outputs: exported.model.outputs().iter().map(field).collect(),
     };
     let config = Config {
@@ -81,7 +88,9 @@ pub(super) fn parts(
     parts.insert(documents::CONFIG, documents::to_bytes(&config))?;
     parts.insert(documents::RUNTIME, documents::to_bytes(&settings))?;
     parts.insert(documents::CARD, card.into_bytes())?;
-    parts.insert(golden::INPUTS, golden.inputs.to_npy())?;
+    for (index, array) in golden.inputs.iter().enumerate() {
+        parts.insert(&golden::input(index, golden.inputs.len()), array.to_npy())?;
+    }
     parts.insert(golden::OUTPUTS, golden.outputs.to_npy())?;
     Ok(parts)
 }

@@ -1,8 +1,8 @@
 //! What ONNX Runtime makes of a model: the answers that a device will give.
 
-use std::{borrow::Cow, time::Instant};
+use std::time::Instant;
 
-use sapwood_models::{Dataset, Dim, Targets, Tensor, TensorData, metrics::argmax};
+use sapwood_models::{Dataset, Dim, Features, ModelError, Targets, Tensor, TensorData, metrics::argmax};
 use sapwood_runtime::{Runtime, Session, SessionOptions};
 
 use super::{ReleaseError, Timings};
@@ -41,12 +41,13 @@ impl Pipeline {
     }
 
     /// The first output for raw features.
-    pub(super) fn run(&mut self, x: &Tensor) -> Result<Tensor, ReleaseError> {
+    pub(super) fn run(&mut self, x: &Features) -> Result<Tensor, ReleaseError> {
         match &mut self.preprocess {
-            None => first(&mut self.model, x),
+            None => Ok(self.model.answer(x)?),
             Some(preprocess) => {
-                let x = first(preprocess, x)?;
-                first(&mut self.model, &x)
+                let name = preprocess.inputs().first().map_or_else(String::new, |input| input.name.clone());
+                let prepared = x.clone().replaced(&name, preprocess.answer(x)?).map_err(ModelError::from)?;
+                Ok(self.model.answer(&prepared)?)
             }
         }
     }
@@ -61,7 +62,7 @@ impl Pipeline {
     }
 
     /// The first output for raw features, however many: `[rows, …]` floats.
-    pub(super) fn answers(&mut self, x: &Tensor) -> Result<Tensor, ReleaseError> {
+    pub(super) fn answers(&mut self, x: &Features) -> Result<Tensor, ReleaseError> {
         let (rows, batch) = (x.rows(), self.batch());
         let (mut shape, mut values) = (Vec::new(), Vec::new());
         for start in (0..rows).step_by(batch) {
@@ -100,9 +101,9 @@ impl Pipeline {
     }
 
     /// Times `runs` warm inferences of one batch each, taking turns over the examples.
-    pub(super) fn time(&mut self, x: &Tensor, runs: usize) -> Result<Timings, ReleaseError> {
+    pub(super) fn time(&mut self, x: &Features, runs: usize) -> Result<Timings, ReleaseError> {
         let batch = if self.fixed() { self.batch() } else { 1 };
-        let inputs: Vec<Tensor> = (0..x.rows().min(32)).map(|row| x.take_rows(&vec![row; batch])).collect();
+        let inputs: Vec<Features> = (0..x.rows().min(32)).map(|row| x.take_rows(&vec![row; batch])).collect();
         if inputs.is_empty() {
             return Err(ReleaseError::setting("evaluate.data", "it holds no example"));
         }
@@ -117,16 +118,4 @@ impl Pipeline {
         }
         Ok(Timings::new(micros))
     }
-}
-
-fn first(session: &mut Session, x: &Tensor) -> Result<Tensor, ReleaseError> {
-    let (name, element) = match session.inputs() {
-        [input] => (input.name.clone(), input.element),
-        inputs => return Err(ReleaseError::setting("model", format_args!("it reads {} inputs; one is needed", inputs.len()))),
-    };
-    let bad = |at| ReleaseError::setting("evaluate.data", format_args!("value {at} is no {element:?}, which the model reads as `{name}`"));
-    let x = if x.element() == element { Cow::Borrowed(x) } else { Cow::Owned(x.clone().read_as(element).map_err(bad)?) };
-    let outputs = session.run(&[(name.as_str(), &x)])?;
-    let (_, output) = outputs.into_iter().next().ok_or_else(|| ReleaseError::setting("model", "it has no output"))?;
-    Ok(output)
 }

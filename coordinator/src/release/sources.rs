@@ -4,7 +4,7 @@
 use std::{fs::File, io};
 
 use sapwood_data::Source;
-use sapwood_models::{Dataset, Model, Tensor, forward::Forward};
+use sapwood_models::{Dataset, Features, Model, forward::Forward};
 use sapwood_protocol::Digest;
 
 use super::ReleaseError;
@@ -34,28 +34,9 @@ pub(super) fn declared(key: &'static str, text: &str, objects: &Objects) -> Resu
 }
 
 /// The features as the model reads them.
-pub(super) fn prepared(preprocess: Option<&Model>, x: &Tensor) -> Result<Tensor, ReleaseError> {
-    let Some(graph) = preprocess else { return Ok(x.clone()) };
-    let forward = Forward::new(graph)?;
-    let (mut shape, mut values) = (Vec::new(), Vec::new());
-    let rows: Vec<usize> = (0..x.rows()).collect();
-    for rows in rows.chunks(AT_ONCE) {
-        let part = forward.features(x.take_rows(rows))?;
-        values.extend_from_slice(part.as_f32().unwrap_or_default());
-        shape = part.shape;
-    }
-    match shape.first_mut() {
-        Some(batch) => *batch = x.rows(),
-        None => return Err(ReleaseError::setting("model.preprocess", "its output has no axis for the examples")),
-    }
-    Ok(Tensor::f32(shape, values)?)
-}
-
-/// The name of a graph's input, of which there must be one.
-pub(super) fn only_input(what: &str, graph: &Model) -> Result<String, ReleaseError> {
-    let mut inputs = graph.inputs().into_iter();
-    match (inputs.next(), inputs.next()) {
-        (Some(input), None) => Ok(input.name),
-        _ => Err(ReleaseError::setting("model", format_args!("the graph {what} must have one input"))),
+pub(super) fn prepared(preprocess: Option<&Model>, x: &Features) -> Result<Features, ReleaseError> {
+    match preprocess {
+        None => Ok(x.clone()),
+        Some(graph) => Ok(Forward::new(graph)?.features(x, AT_ONCE)?),
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use ring::rand::SystemRandom;
 use sapwood_models::{
-    Model, Tensor, TensorData,
+    Features, Model, Tensor, TensorData,
     train::{Loss, Optimizer, TrainConfig, Trainer},
     zoo,
 };
@@ -250,8 +250,9 @@ fn a_good_model_becomes_a_signed_release() {
 
     // Golden examples answer as they should, and not just anything does.
     let (inputs, outputs) = parts.golden().unwrap().unwrap();
-    assert_eq!(inputs.shape(), [4, 1, 8, 8]);
-    let x = Tensor::f32(inputs.shape().to_vec(), inputs.values().to_vec()).unwrap();
+    let [images] = &inputs[..] else { panic!("one input") };
+    assert_eq!(images.shape(), [4, 1, 8, 8]);
+    let x = Features::from(Tensor::f32(images.shape().to_vec(), images.values().to_vec()).unwrap());
     let again = array(pipeline.answers(&x).unwrap());
     assert!(outputs.distance(&again).unwrap() <= manifest.golden.unwrap().tolerance);
     let other = array(pipeline.answers(&x.take_rows(&[1, 0, 3, 2])).unwrap());
@@ -363,7 +364,7 @@ fn uploaded_data_is_found_by_digest() {
     let path = folder.path().join("d.npz");
     let sapwood_models::Targets::Classes(labels) = &data.y else { panic!("digits have labels") };
     let y = Tensor::i64([labels.len()], labels.clone()).unwrap();
-    sapwood_data::save_npz(&path, [("x", &data.x), ("y", &y)]).unwrap();
+    sapwood_data::save_npz(&path, data.x.iter().chain([("y", &y)])).unwrap();
     let digest = bench.objects.put(&std::fs::read(&path).unwrap()).unwrap();
     let mut spec = Spec::parse(SPEC).unwrap();
     spec.evaluate.data = Some(digest.to_string());

@@ -9,7 +9,7 @@ fn digits_1_to_10() -> (Dataset, Columns) {
 }
 
 fn classes(labels: Vec<i64>) -> Dataset {
-    Dataset { x: Tensor::f32([labels.len(), 1], vec![0.0; labels.len()]).unwrap(), y: Targets::Classes(labels) }
+    Dataset { x: Tensor::f32([labels.len(), 1], vec![0.0; labels.len()]).unwrap().into(), y: Targets::Classes(labels) }
 }
 
 proptest! {

@@ -9,12 +9,12 @@ use sapwood_protocol::{
         ReleaseRef, RuntimeVersion,
         bundle::{Limits, Parts},
         documents::{self, CONFIG, Config as ServingConfig, MODEL, PREPROCESS, RUNTIME, Runtime as RuntimeDocument},
-        golden::{self, Array},
+        golden::Array,
         verify::{verify_manifest, verify_release},
     },
     trust::TrustFile,
 };
-use sapwood_runtime::{Input, Runtime, View};
+use sapwood_runtime::{Input, IoInfo, Runtime, View};
 
 use super::disk::{Disk, MANIFEST};
 use crate::{
@@ -42,7 +42,8 @@ pub(super) struct Loaded {
 /// The inputs with known outputs that came with a release; they are its health probe, too.
 #[derive(Clone)]
 pub(super) struct Golden {
-    inputs: Array,
+    /// In the order in which the model reads them.
+    inputs: Vec<Array>,
     outputs: Array,
     tolerance: f64,
 }
@@ -148,11 +149,8 @@ pub(super) fn load(runtime: &Runtime, parts: &Parts, name: &str, version: &str, 
             compose(&graph(PREPROCESS, prefix)?, &graph(MODEL, part(MODEL)?)?).map_err(|e| format!("preprocessing: {e}"))?.encode()
         }
     };
-    let golden = Golden {
-        inputs: Array::from_npy(golden::INPUTS, part(golden::INPUTS)?).map_err(|fault| fault.to_string())?,
-        outputs: Array::from_npy(golden::OUTPUTS, part(golden::OUTPUTS)?).map_err(|fault| fault.to_string())?,
-        tolerance: serving.golden_tolerance,
-    };
+    let (inputs, outputs) = parts.golden().map_err(|fault| fault.to_string())?.ok_or("the bundle has no golden examples")?;
+    let golden = Golden { inputs, outputs, tolerance: serving.golden_tolerance };
     let model = ServeModel { name: name.to_owned(), version: version.to_owned(), digest, onnx, threads: settings.threads, sessions };
     let mut served = Served::load(runtime, model).map_err(|e| e.to_string())?;
     golden.warm(&mut served)?;
@@ -163,15 +161,16 @@ pub(super) fn load(runtime: &Runtime, parts: &Parts, name: &str, version: &str, 
 impl Golden {
     /// One example through the model, so that the first real request is not the slow one.
     fn warm(&self, served: &mut Served) -> Result<Duration, Why> {
-        let (shape, values) = self.first()?;
-        let (name, tensor) = question(served, shape, values)?;
-        served.warm(&[Input::new(&name, &tensor)]).map_err(|e| e.to_string())
+        let question = self.question(served, Some(1))?;
+        let inputs: Vec<Input<'_>> = question.iter().map(|(name, tensor)| Input::new(name, tensor)).collect();
+        served.warm(&inputs).map_err(|e| e.to_string())
     }
 
     /// All examples at once; the outputs must be the known ones.
     pub(super) fn check(&self, served: &Served) -> Result<(), Why> {
-        let (name, tensor) = question(served, self.inputs.shape().to_vec(), self.inputs.values())?;
-        let answer = served.run(&[Input::new(&name, &tensor)], |outputs| match outputs.first() {
+        let question = self.question(served, None)?;
+        let inputs: Vec<Input<'_>> = question.iter().map(|(name, tensor)| Input::new(name, tensor)).collect();
+        let answer = served.run(&inputs, |outputs| match outputs.first() {
             Some(output) => match output.data {
                 View::F32(values) => Array::new(output.shape.clone(), values.to_vec()).map_err(|fault| fault.to_string()),
                 _ => Err("the model's first output is not float32".to_owned()),
@@ -185,22 +184,21 @@ impl Golden {
         Ok(())
     }
 
-    fn first(&self) -> Result<(Vec<usize>, &[f32]), Why> {
-        let mut shape = self.inputs.shape().to_vec();
-        let examples = shape.first().copied().filter(|n| *n > 0).ok_or("the bundle has no golden input")?;
-        let length = self.inputs.values().len() / examples;
-        shape[0] = 1;
-        Ok((shape, &self.inputs.values()[..length]))
+    /// The first examples, or all, as the model reads them: its inputs by name.
+    fn question(&self, served: &Served, first: Option<usize>) -> Result<Vec<(String, Tensor)>, Why> {
+        if self.inputs.len() != served.inputs().len() {
+            return Err(format!("the bundle has {} golden inputs, the model reads {}", self.inputs.len(), served.inputs().len()));
+        }
+        let tensor = |(array, input): (&Array, &IoInfo)| {
+            let tensor = Tensor::f32(array.shape(), array.values().to_vec()).map_err(|e| e.to_string())?;
+            let rows = tensor.shape.first().copied().filter(|rows| *rows > 0).ok_or("the bundle has no golden example")?;
+            let taken: Vec<usize> = (0..first.unwrap_or(rows).min(rows)).collect();
+            let tensor = tensor.take_rows(&taken).read_as(input.element);
+            let bad = |at| format!("golden value {at} is no {:?}, which the model reads as `{}`", input.element, input.name);
+            Ok((input.name.clone(), tensor.map_err(bad)?))
+        };
+        self.inputs.iter().zip(served.inputs()).map(tensor).collect()
     }
-}
-
-/// Golden inputs as the model reads them, and the input's name.
-fn question(served: &Served, shape: Vec<usize>, values: &[f32]) -> Result<(String, Tensor), Why> {
-    let input = served.inputs().first().ok_or("the model has no input")?;
-    let tensor = Tensor::f32(shape, values.to_vec()).map_err(|e| e.to_string())?;
-    let tensor =
-        tensor.read_as(input.element).map_err(|at| format!("golden input {at} is no {:?}, which the model reads", input.element))?;
-    Ok((input.name.clone(), tensor))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Why> {

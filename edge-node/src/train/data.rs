@@ -6,7 +6,7 @@ use std::{
 };
 
 use sapwood_data::{DataError, Limits, Schema, Source};
-use sapwood_models::{Dataset, Forward, Model, Tensor, TensorData};
+use sapwood_models::{Dataset, Features, Forward, Model};
 use sapwood_protocol::{Digest, round::Decline};
 
 use super::chain;
@@ -60,7 +60,7 @@ impl Cache {
     ///
     /// `most` bounds what is read, `asked` is the run's own schema, `key` the column that tells entities apart.
     pub(super) fn load(&mut self, set: &DataSet, asked: Option<&Schema>, key: Option<&str>, most: u64) -> Result<&Dataset, Decline> {
-        let stamp = stamps(set, key);
+        let stamp = stamps(set);
         // Another run's schema may take another column for the target.
         let read_by = asked.filter(|_| set.schema.is_none());
         let by = |loaded: &Loaded| loaded.entities.as_ref().map(|entities| entities.key.clone());
@@ -109,33 +109,17 @@ impl Cache {
 }
 
 /// `x` behind the graph, `at_once` rows at a time.
-fn preprocess(model: &[u8], x: &Tensor, at_once: usize) -> Result<Tensor, Decline> {
+fn preprocess(model: &[u8], x: &Features, at_once: usize) -> Result<Features, Decline> {
     let fault = |why: String| Decline::Model { why: format!("preprocessing: {why}") };
     let model = Model::decode(model).map_err(|e| fault(chain(&e)))?;
-    let forward = Forward::new(&model).map_err(|e| fault(chain(&e)))?;
-    let mut all: Option<Tensor> = None;
-    let rows: Vec<usize> = (0..x.rows()).collect();
-    for part in rows.chunks(at_once.max(1)) {
-        let output = forward.features(x.take_rows(part)).map_err(|e| fault(chain(&e)))?;
-        match (&output.data, &mut all) {
-            (TensorData::F32(values), _) if output.rows() == part.len() => {
-                if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-                    let (row, column) = (part[0] + at / output.row_len().max(1), at % output.row_len().max(1));
-                    return Err(Decline::BadData { why: format!("after preprocessing, row {row} column {column} is not finite") });
-                }
-            }
-            _ => return Err(fault("the graph must give one row for each example".to_owned())),
-        }
-        match &mut all {
-            None => all = Some(output),
-            Some(all) => {
-                if !all.append(&output) {
-                    return Err(fault("its rows have different shapes".to_owned()));
-                }
-            }
+    let prepared = Forward::new(&model).and_then(|graph| graph.features(x, at_once)).map_err(|e| fault(chain(&e)))?;
+    for (_, tensor) in prepared.iter() {
+        if let Some(at) = tensor.as_f32().unwrap_or_default().iter().position(|v| !v.is_finite()) {
+            let (row, column) = (at / tensor.row_len().max(1), at % tensor.row_len().max(1));
+            return Err(Decline::BadData { why: format!("after preprocessing, row {row} column {column} is not finite") });
         }
     }
-    all.ok_or_else(|| Decline::NoData { why: "there is no example".to_owned() })
+    Ok(prepared)
 }
 
 fn read_schema(path: &Path) -> Result<Schema, Decline> {
@@ -164,11 +148,13 @@ pub(super) fn decline(error: &DataError) -> Decline {
 }
 
 /// Everything that would make reading again worth while.
-fn stamps(set: &DataSet, key: Option<&str>) -> Vec<Stamp> {
+fn stamps(set: &DataSet) -> Vec<Stamp> {
     let data = match &set.source {
         Source::Path(path) if path.is_dir() => {
-            let key = key.map(|key| path.join(format!("{key}.npy")));
-            [path.join("x.npy"), path.join("y.npy")].into_iter().chain(key).collect()
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+            let mut arrays: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "npy")).collect();
+            arrays.sort();
+            arrays
         }
         Source::Path(path) => vec![path.clone()],
         Source::Digits(_) => Vec::new(),
@@ -184,7 +170,7 @@ fn stamp(path: PathBuf) -> Stamp {
 #[cfg(test)]
 mod tests {
     use sapwood_models::{
-        Targets,
+        Targets, Tensor,
         onnx::{pb, write_tensor},
         zoo,
     };
@@ -255,8 +241,9 @@ mod tests {
         let raw = cache.load(&data(folder.path()), None, None, 1 << 20).unwrap().x.clone();
         let (name, mixing) = (Some(Digest::of(b"graph")), mixing().encode());
         let alone = cache.prepared(name, true, Some(&mixing)).unwrap().data;
-        assert!(alone.x.as_f32().unwrap().iter().all(|v| *v == 0.0));
+        assert!(alone.x.only().unwrap().as_f32().unwrap().iter().all(|v| *v == 0.0));
         let together = cache.prepared(name, false, Some(&mixing)).unwrap().data;
-        assert!(together.x.as_f32().unwrap().iter().any(|v| *v < 0.0) && together.x.shape == raw.shape);
+        let (together, raw) = (together.x.only().unwrap(), raw.only().unwrap());
+        assert!(together.as_f32().unwrap().iter().any(|v| *v < 0.0) && together.shape == raw.shape);
     }
 }

@@ -74,7 +74,7 @@ pub(crate) fn write_data(folder: &Path, spoil: impl FnOnce(&mut Vec<f32>)) {
     let mut x: Vec<f32> = (0..ROWS * INPUTS).map(|i| ((i / INPUTS % 3) as f32) - 1.0 + (i * 37 % 11) as f32 / 50.0).collect();
     spoil(&mut x);
     let y = (0..ROWS).map(|row| (row % 3) as i64).collect();
-    save_npy(folder, &Dataset { x: Tensor::f32([ROWS, INPUTS], x).unwrap(), y: Targets::Classes(y) }).unwrap();
+    save_npy(folder, &Dataset { x: Tensor::f32([ROWS, INPUTS], x).unwrap().into(), y: Targets::Classes(y) }).unwrap();
 }
 
 pub(crate) fn data(folder: &Path) -> DataSet {
@@ -157,11 +157,11 @@ async fn labels_and_shapes_that_do_not_fit_the_model_are_named() {
     let mut labels: Vec<i64> = vec![0; ROWS];
     labels[11] = 3;
     let x = Tensor::f32([ROWS, INPUTS], vec![0.5; ROWS * INPUTS]).unwrap();
-    save_npy(dir.path(), &Dataset { x, y: Targets::Classes(labels) }).unwrap();
+    save_npy(dir.path(), &Dataset { x: x.into(), y: Targets::Classes(labels) }).unwrap();
     let reason = declined(train(&workshop, job(0.05)).await);
     assert!(matches!(&reason, Decline::BadData { why } if why.contains("11")), "{reason}");
     let x = Tensor::f32([ROWS, INPUTS + 1], vec![0.5; ROWS * (INPUTS + 1)]).unwrap();
-    save_npy(dir.path(), &Dataset { x, y: Targets::Classes(vec![0; ROWS]) }).unwrap();
+    save_npy(dir.path(), &Dataset { x: x.into(), y: Targets::Classes(vec![0; ROWS]) }).unwrap();
     let reason = declined(train(&workshop, job(0.05)).await);
     assert!(matches!(&reason, Decline::BadData { why } if why.contains("shape")), "{reason}");
 }
@@ -336,7 +336,7 @@ async fn rows_with_one_key_are_one_unit() {
     let customers = |of: fn(usize) -> i64| {
         let y = Targets::Classes((0..ROWS).map(of).collect());
         let folder = dir.path().join("customers");
-        save_npy(&folder, &Dataset { x: Tensor::f32([ROWS, 1], vec![0.0; ROWS]).unwrap(), y }).unwrap();
+        save_npy(&folder, &Dataset { x: Tensor::f32([ROWS, 1], vec![0.0; ROWS]).unwrap().into(), y }).unwrap();
         std::fs::rename(folder.join("y.npy"), dir.path().join("customer.npy")).unwrap();
     };
     customers(|row| row as i64 * 3);

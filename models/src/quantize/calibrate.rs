@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::prepare::prepare;
 use crate::ModelError;
-use crate::dataset::ShowDims;
+use crate::features::Features;
 use crate::forward::Forward;
 use crate::onnx::{Dim, Model};
 use crate::tensor::Tensor;
@@ -65,50 +65,43 @@ fn not_finite(name: &str, min: f32, max: f32) -> ModelError {
     ModelError::Calibration { tensor: name.to_owned(), reason: format!("its range {min}..{max} is not finite; check data and weights") }
 }
 
-/// Runs the calibration examples `[n, ...]` through the model and notes the range of every
-/// float value.
+/// Runs the calibration examples through the model and notes the range of every float value.
 ///
 /// # Errors
 /// [`ModelError::Calibration`] without examples, or where a value is NaN or infinite;
-/// [`ModelError::Input`] if the model takes more than one input, or another type; what the
-/// forward pass refuses.
-pub fn ranges(model: &Model, calibration: &Tensor) -> Result<Ranges, ModelError> {
+/// [`ModelError::Data`] if they are not what the model reads; what the forward pass refuses.
+pub fn ranges(model: &Model, calibration: &Features) -> Result<Ranges, ModelError> {
     let prepared = prepare(model)?;
-    let inputs = prepared.inputs();
-    let [input] = inputs.as_slice() else {
-        return Err(ModelError::Input {
-            name: inputs.get(1).map_or_else(String::new, |i| i.name.clone()),
-            reason: format!("calibration needs a model with one input, this has {}", inputs.len()),
-        });
-    };
-    calibration.check()?;
-    let batch = match input.shape.first() {
-        Some(Dim::Fixed(n)) => *n,
-        _ => BATCH,
-    };
-    let fixed = matches!(input.shape.first(), Some(Dim::Fixed(_)));
-    let usable = if fixed && batch > 0 { calibration.rows() / batch * batch } else { calibration.rows() };
-    if calibration.shape.is_empty() || usable == 0 || batch == 0 {
-        return Err(ModelError::Calibration {
-            tensor: input.name.clone(),
-            reason: format!("the data {:?} has no whole batch for {}", calibration.shape, ShowDims(&input.shape)),
-        });
+    let fixed = prepared.inputs().iter().find_map(|input| match input.shape.first() {
+        Some(Dim::Fixed(n)) => Some(*n),
+        _ => None,
+    });
+    let rows = calibration.rows();
+    let batch = fixed.unwrap_or(BATCH);
+    // A graph of a fixed batch takes whole ones only.
+    let usable = if fixed.is_some() { rows / batch.max(1) * batch } else { rows };
+    if usable == 0 {
+        let reason = format!("{rows} examples are no batch of {batch}");
+        return Err(ModelError::Calibration { tensor: "the data".to_owned(), reason });
     }
+    calibration.check_for(&prepared.inputs())?;
     let forward = Forward::new(&prepared)?;
     let mut ranges = Ranges::default();
     for start in (0..usable).step_by(batch) {
         let rows: Vec<usize> = (start..(start + batch).min(usable)).collect();
-        let bad = |at| ModelError::Input { name: input.name.clone(), reason: format!("value {at} is no {:?}", input.element) };
-        let x = calibration.take_rows(&rows).read_as(input.element).map_err(bad)?;
-        if let Some(values) = x.as_f32() {
-            ranges.observe(&input.name, values);
+        let part = calibration.take_rows(&rows);
+        let inputs = forward.feed(&part)?;
+        for (name, x) in &inputs {
+            if let Some(values) = x.as_f32() {
+                ranges.observe(name, values);
+            }
         }
         let mut see = |name: &str, tensor: &Tensor| {
             if let Some(values) = tensor.as_f32() {
                 ranges.observe(name, values);
             }
         };
-        forward.observe(&[(input.name.as_str(), x)], &mut see)?;
+        forward.observe(&inputs, &mut see)?;
     }
     Ranges::new(ranges.by_name)
 }

@@ -135,7 +135,7 @@ mod tests {
     use crate::Tensor;
 
     fn data(y: Targets, rows: usize) -> Dataset {
-        Dataset { x: Tensor::f32([rows, 1], vec![0.0; rows]).unwrap(), y }
+        Dataset { x: Tensor::f32([rows, 1], vec![0.0; rows]).unwrap().into(), y }
     }
 
     /// The gradient of every loss agrees with central differences of its value.

@@ -48,7 +48,7 @@ fn corners(n: usize, seed: u64) -> Dataset {
         }
         y.push((2 * up + right) as i64);
     }
-    Dataset { x: Tensor::f32([n, 2], x).unwrap(), y: Targets::Classes(y) }
+    Dataset { x: Tensor::f32([n, 2], x).unwrap().into(), y: Targets::Classes(y) }
 }
 
 /// Two classes: a bright row or a bright column in a noisy 8 x 8 image.
@@ -63,7 +63,7 @@ fn bars(n: usize, seed: u64) -> Dataset {
         }
         y.push(column as i64);
     }
-    Dataset { x: Tensor::f32([n, 1, 8, 8], x).unwrap(), y: Targets::Classes(y) }
+    Dataset { x: Tensor::f32([n, 1, 8, 8], x).unwrap().into(), y: Targets::Classes(y) }
 }
 
 /// A graph from `x` `[batch, features]` to `y`.
@@ -119,7 +119,7 @@ fn text(element: Element) -> Model {
 fn sentences() -> Dataset {
     let x: Vec<f32> = (0..32).flat_map(|i| [1 + i % 4, i % 5, if i % 2 == 0 { 5 } else { 2 }, (i / 3) % 5]).map(|t| t as f32).collect();
     let y = (0..32).map(|i| i64::from(i % 2 == 0)).collect();
-    Dataset { x: Tensor::f32([32, 4], x).unwrap(), y: Targets::Classes(y) }
+    Dataset { x: Tensor::f32([32, 4], x).unwrap().into(), y: Targets::Classes(y) }
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn what_is_no_token_is_refused() {
     let before = trainer.parameters();
     let with = |value: f32| {
         let mut data = sentences();
-        let crate::TensorData::F32(x) = &mut data.x.data else { unreachable!() };
+        let crate::TensorData::F32(x) = &mut data.x.only_mut().unwrap().data else { unreachable!() };
         x[6] = value;
         data
     };
@@ -175,8 +175,7 @@ fn a_perceptron_learns_and_its_export_answers_the_same() {
         // The exported graph gives, through the interpreter, what the trainer measured.
         let held_out = corners(200, 9);
         let exported = Forward::new(&trainer.export()).unwrap();
-        let input = trainer.export().inputs()[0].name.clone();
-        let (_, answers) = exported.run(&[(&input, held_out.x.clone())]).unwrap().remove(0);
+        let answers = exported.answer(&held_out.x).unwrap();
         let Targets::Classes(labels) = &held_out.y else { unreachable!() };
         assert_eq!(crate::metrics::accuracy(answers.as_f32().unwrap(), 4, labels), after.accuracy.unwrap());
     }
@@ -196,7 +195,7 @@ fn regression_learns_a_line() {
     let mut generator = ChaCha8Rng::seed_from_u64(5);
     let x: Vec<f32> = (0..2 * n).map(|_| uniform(&mut generator)).collect();
     let y = x.chunks(2).map(|p| 0.5 * p[0] - 2.0 * p[1] + 0.25).collect();
-    let data = Dataset { x: Tensor::f32([n, 2], x).unwrap(), y: Targets::Values(Tensor::f32([n, 1], y).unwrap()) };
+    let data = Dataset { x: Tensor::f32([n, 2], x).unwrap().into(), y: Targets::Values(Tensor::f32([n, 1], y).unwrap()) };
     let mut trainer = Trainer::new(&zoo::mlp(2, &[], 1, 1), config(Loss::Mse, Optimizer::sgd(), 0.3, 8)).unwrap();
     trainer.train(&data, 60, 1, &mut go).unwrap();
     let after = trainer.evaluate(&data).unwrap();
@@ -366,7 +365,7 @@ fn normalized() -> Model {
 fn running_statistics_move_by_the_momentum_and_the_unbiased_variance() {
     // Column means 2 and 10; squared deviations 1 + 0 + 1 and 100 + 0 + 100.
     let x = Tensor::f32([3, 2], vec![1.0, 0.0, 2.0, 10.0, 3.0, 20.0]).unwrap();
-    let data = Dataset { x, y: Targets::Classes(vec![0, 1, 2]) };
+    let data = Dataset { x: x.into(), y: Targets::Classes(vec![0, 1, 2]) };
     let mut trainer = Trainer::new(&normalized(), plain(0.1, 3)).unwrap();
     trainer.train(&data, 1, 1, &mut go).unwrap();
     let layout = trainer.layout().clone();
@@ -422,7 +421,7 @@ fn the_watcher_sees_every_step_and_can_stop() {
 fn data_that_does_not_fit_is_refused_before_anything_changes() {
     let mut trainer = Trainer::new(&linear(vec![], "y"), plain(0.1, 4)).unwrap();
     let before = trainer.parameters();
-    let wide = Dataset { x: Tensor::f32([1, 3], vec![0.0; 3]).unwrap(), y: Targets::Classes(vec![0]) };
+    let wide = Dataset { x: Tensor::f32([1, 3], vec![0.0; 3]).unwrap().into(), y: Targets::Classes(vec![0]) };
     assert!(matches!(trainer.train(&wide, 1, 1, &mut go), Err(TrainError::Data(DataFault::Shape { .. }))));
     let label = Dataset { y: Targets::Classes(vec![4]), ..corners(1, 1) };
     assert!(matches!(trainer.train(&label, 1, 1, &mut go), Err(TrainError::Data(DataFault::Label { row: 0, .. }))));

@@ -19,7 +19,7 @@ use crate::interpreter::value::{Value, bounded, dims, floats, read};
 use crate::interpreter::{Mode, guard};
 use crate::layout::{Layout, Parameter, parameters, write_back};
 use crate::onnx::{Dim, Model, ValueInfo, pb};
-use crate::{ModelError, Targets, Tensor};
+use crate::{Features, ModelError, Targets, Tensor};
 
 /// Flex with a tape.
 type Tape = Autodiff<Flex>;
@@ -32,7 +32,7 @@ pub struct Trainer {
     model: Model,
     pub(super) config: TrainConfig,
     pub(super) layout: Layout,
-    input: ValueInfo,
+    inputs: Vec<ValueInfo>,
     /// Answers (logits) per example.
     width: usize,
     pub(super) learn: Plan<Tape>,
@@ -57,12 +57,12 @@ impl Trainer {
     ///
     /// # Errors
     /// [`ModelError::Unsupported`] with node, operator and reason;
-    /// [`ModelError::Setting`] for a bad configuration; [`ModelError::Input`] if the model
-    /// does not read one tensor whose extents are fixed but for the batch;
+    /// [`ModelError::Setting`] for a bad configuration; [`ModelError::Input`] for an input
+    /// whose extents are not fixed but for the batch;
     /// [`ModelError::Shape`] if its answers do not fit the loss.
     pub fn new(model: &Model, config: TrainConfig) -> Result<Self, ModelError> {
         check(&config)?;
-        let input = single_input(model)?;
+        let inputs = inputs(model)?;
         let answer = answer(model, &config)?;
         let (layout, flat) = parameters(model, &config.freeze)?;
         // What cannot be exported later is refused now.
@@ -71,7 +71,7 @@ impl Trainer {
             let wanted = [answer];
             Ok((Plan::compile(model, layout.parameters(), &wanted)?, Plan::compile(model, layout.parameters(), &wanted)?))
         })?;
-        let mut trainer = Self { model: model.clone(), config, layout, input, width: 0, learn, infer, weights: Vec::new() };
+        let mut trainer = Self { model: model.clone(), config, layout, inputs, width: 0, learn, infer, weights: Vec::new() };
         trainer.load(&flat);
         // The rehearsal needs room for gradients, and moves the weights in place: they are read from the file again.
         drop(flat);
@@ -210,18 +210,19 @@ impl Trainer {
     }
 
     pub(super) fn check(&self, data: &Dataset) -> Result<(), TrainError> {
-        data.check(&self.input.shape, Some(self.config.loss.classes(self.width)))?;
-        data.check_type(self.input.element)?;
+        data.check(Some(self.config.loss.classes(self.width)))?;
+        data.x.check_for(&self.inputs)?;
         self.config.loss.check(&data.y, self.width)
     }
 
     /// The features of some rows, as the model reads them.
-    fn batch<B: Engine>(&self, data: &Dataset, rows: &[usize]) -> Result<Value<B>, ModelError> {
-        let name = &self.input.name;
-        let bad = |at| ModelError::Input { name: name.clone(), reason: format!("value {at} is no {:?}", self.input.element) };
-        let batch = data.x.take_rows(rows);
-        bounded(&batch.shape).map_err(|fault| fault.at(name, "input"))?;
-        Value::from_tensor(batch.read_as(self.input.element).map_err(bad)?).map_err(|fault| fault.at(name, "input"))
+    fn batch<B: Engine>(&self, data: &Dataset, rows: &[usize]) -> Result<Vec<Value<B>>, ModelError> {
+        let fed = data.x.take_rows(rows).feed(self.inputs.iter().map(|input| (input.name.as_str(), input.element)))?;
+        let value = |(name, tensor): (&str, Tensor)| {
+            let value = bounded(&tensor.shape).and_then(|_| Value::from_tensor(tensor));
+            value.map_err(|fault| fault.at(name, "input"))
+        };
+        fed.into_iter().map(value).collect()
     }
 
     /// One step. The parameters stay as they were if the loss is not finite.
@@ -254,7 +255,7 @@ impl Trainer {
             .zip(self.layout.parameters())
             .map(|(weight, parameter)| Tape::float_set_require_grad(Tape::from_inner(weight.clone()), parameter.role.is_trained()))
             .collect();
-        let outcome = self.learn.run(vec![batch], &leaves, Mode::Training(masks), &mut |_, _| ())?;
+        let outcome = self.learn.run(batch, &leaves, Mode::Training(masks), &mut |_, _| ())?;
         let answers = float(outcome.outputs)?;
         let values = self.values::<Tape>(answers.clone(), rows.len())?;
         let mut measured = self.config.loss.measure(&values, self.width, data, rows);
@@ -269,7 +270,7 @@ impl Trainer {
     /// Answers for some rows in inference mode.
     fn answer(&self, data: &Dataset, rows: &[usize], observe: &mut dyn FnMut(&str, &Value<Flex>)) -> Result<Vec<f32>, ModelError> {
         let batch = self.batch::<Flex>(data, rows)?;
-        let outcome = self.infer.run(vec![batch], &self.weights, Mode::Inference, observe)?;
+        let outcome = self.infer.run(batch, &self.weights, Mode::Inference, observe)?;
         self.values::<Flex>(float(outcome.outputs)?, rows.len())
     }
 
@@ -284,10 +285,9 @@ impl Trainer {
 
     /// The dry run of [`Trainer::new`]. The weights are worth nothing afterwards.
     fn rehearse(&mut self) -> Result<(), ModelError> {
-        let example = example(&self.input)?;
         let shape = guard("a first run", || {
-            let batch = self.batch::<Flex>(&self.zeros(&example)?, &[0, 1])?;
-            let outcome = self.infer.run(vec![batch], &self.weights, Mode::Inference, &mut |_, _| ())?;
+            let batch = self.batch::<Flex>(&self.zeros()?, &[0, 1])?;
+            let outcome = self.infer.run(batch, &self.weights, Mode::Inference, &mut |_, _| ())?;
             Ok(dims::<Flex>(&float(outcome.outputs)?))
         })?;
         self.width = match (self.config.loss, &shape[..]) {
@@ -298,7 +298,7 @@ impl Trainer {
             (_, [2, rest @ ..]) => rest.iter().product(),
             _ => return Err(output_shape(format!("2 examples gave {shape:?}; the first axis must be the batch"))),
         };
-        let data = self.zeros(&example)?;
+        let data = self.zeros()?;
         let mut descent = Descent::new(self.config.optimizer, self.config.lr, self.weights.len());
         let mut masks = generator(0, 0, Purpose::Masks);
         guard("a first training step", || {
@@ -312,11 +312,13 @@ impl Trainer {
     }
 
     /// Two examples of zeros.
-    fn zeros(&self, example: &[usize]) -> Result<Dataset, ModelError> {
-        let mut shape = vec![2];
-        shape.extend(example);
-        let count = bounded(&shape).map_err(|fault| fault.at(&self.input.name, "input"))?;
-        let x = Tensor::f32(shape, vec![0.0; count])?;
+    fn zeros(&self) -> Result<Dataset, ModelError> {
+        let zeros = |input: &ValueInfo| {
+            let shape = [vec![2], example(input)?].concat();
+            let count = bounded(&shape).map_err(|fault| fault.at(&input.name, "input"))?;
+            Ok((input.name.clone(), Tensor::f32(shape, vec![0.0; count])?))
+        };
+        let x = self.inputs.iter().map(zeros).collect::<Result<Features, ModelError>>()?;
         let y = match self.config.loss {
             Loss::CrossEntropy => Targets::Classes(vec![0, 0]),
             _ => Targets::Values(Tensor::f32([2, self.width], vec![0.0; 2 * self.width])?),
@@ -361,17 +363,17 @@ fn check(config: &TrainConfig) -> Result<(), ModelError> {
     config.optimizer.check()
 }
 
-fn single_input(model: &Model) -> Result<ValueInfo, ModelError> {
-    let mut inputs = model.inputs();
-    let (Some(input), true) = (inputs.pop(), inputs.is_empty()) else {
-        return Err(ModelError::Input { name: String::new(), reason: "training needs a model with exactly one input".to_owned() });
-    };
+/// What the model reads, if that is something that examples can have.
+fn inputs(model: &Model) -> Result<Vec<ValueInfo>, ModelError> {
+    let inputs = model.inputs();
     let zero = Tensor::scalar(0.0);
-    if zero.read_as(input.element).is_err() {
-        let reason = format!("features are floats, integers or booleans, not {:?}", input.element);
-        return Err(ModelError::Input { name: input.name, reason });
+    match inputs.iter().find(|input| zero.clone().read_as(input.element).is_err()) {
+        None => Ok(inputs),
+        Some(ValueInfo { name, element, .. }) => {
+            let reason = format!("features are floats, integers or booleans, not {element:?}");
+            Err(ModelError::Input { name: name.clone(), reason })
+        }
     }
-    Ok(input)
 }
 
 /// The extents of one example.

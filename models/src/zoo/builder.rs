@@ -19,6 +19,11 @@ impl Builder {
         Self { graph, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
+    /// Another input.
+    pub(super) fn input(&mut self, input: &ValueInfo) {
+        self.graph.input.push(make::value(input));
+    }
+
     /// A node with one output, whose name it gives.
     pub(super) fn node(&mut self, op: &str, name: &str, inputs: &[&str], attributes: Vec<pb::AttributeProto>) -> String {
         let output = format!("{name}.out");

@@ -59,7 +59,13 @@ pub fn mobilenet(shape: [usize; 3], classes: usize, seed: u64) -> Model {
 /// An LSTM over sequences `[steps, features]`, of which the last state answers. Weights as PyTorch draws them; forget gates
 /// begin open (Jozefowicz et al. 2015).
 pub fn lstm(shape: [usize; 2], hidden: usize, classes: usize, seed: u64) -> Model {
-    lstm::build(shape, hidden, classes, seed)
+    lstm::build(shape, hidden, classes, false, seed)
+}
+
+/// As [`lstm`], with a second input `lengths`, int32 `[batch]`: the steps that each sequence has. What comes behind them is padding
+/// and is not read.
+pub fn lstm_with_lengths(shape: [usize; 2], hidden: usize, classes: usize, seed: u64) -> Model {
+    lstm::build(shape, hidden, classes, true, seed)
 }
 
 /// A transformer encoder that classifies token sequences: `input` is int64 `[batch, length]`, of which token 0 is padding.

@@ -3,8 +3,8 @@ use std::ops::ControlFlow;
 use super::*;
 use crate::layout::{Role, parameters};
 use crate::onnx::{Dim, Element};
-use crate::train::{Loss, Optimizer, TrainConfig, Trainer};
-use crate::{Dataset, Forward, Targets};
+use crate::train::{Loss, Optimizer, TrainConfig, TrainError, Trainer};
+use crate::{DataFault, Dataset, Features, Forward, Targets};
 
 fn batched(shape: &[usize]) -> Vec<Dim> {
     make::batched("", shape).shape
@@ -65,11 +65,11 @@ fn every_kind_learns() {
     let image = |i: usize| {
         (0..256).map(move |at| f32::from(u8::from((if even(i) { at / 16 } else { at }) % 4 < 2)) - 0.5 + (i * at % 7) as f32 / 20.0)
     };
-    let images = Dataset { x: Tensor::f32([24, 1, 16, 16], (0..24).flat_map(image).collect()).unwrap(), y: classes(24) };
+    let images = Dataset { x: Tensor::f32([24, 1, 16, 16], (0..24).flat_map(image).collect()).unwrap().into(), y: classes(24) };
     // Whether the first of six steps is large.
     let step = |i: usize, t: usize| if t == 0 && even(i) { 1.0 } else { ((i * 7 + t * 3) % 5) as f32 / 10.0 };
     let steps = (0..40).flat_map(|i| (0..6).flat_map(move |t| [step(i, t), 1.0 - step(i, t)]));
-    let sequences = Dataset { x: Tensor::f32([40, 6, 2], steps.collect()).unwrap(), y: classes(40) };
+    let sequences = Dataset { x: Tensor::f32([40, 6, 2], steps.collect()).unwrap().into(), y: classes(40) };
     // Whether token 9 comes anywhere, before the padding.
     let token = |i: usize, t: usize| match t {
         _ if t > 2 + i % 4 => 0,
@@ -77,7 +77,7 @@ fn every_kind_learns() {
         _ => 1 + (i * 5 + t * 3) % 8,
     };
     let tokens = (0..48).flat_map(|i| (0..7).map(move |t| token(i, t) as f32)).collect();
-    let texts = Dataset { x: Tensor::f32([48, 7], tokens).unwrap(), y: classes(48) };
+    let texts = Dataset { x: Tensor::f32([48, 7], tokens).unwrap().into(), y: classes(48) };
 
     let kinds =
         [(mobilenet([1, 16, 16], 2, 1), images, 8), (lstm([6, 2], 12, 2, 1), sequences, 30), (of(7, 10).build(2, 1).unwrap(), texts, 30)];
@@ -102,7 +102,7 @@ fn plain() -> TrainConfig {
 fn padding_is_not_read() {
     let mut trainer = Trainer::new(&of(6, 10).build(3, 5).unwrap(), plain()).unwrap();
     let ask = |trainer: &Trainer, tokens: [f32; 6]| {
-        Forward::new(&trainer.export()).unwrap().features(Tensor::f32([1, 6], tokens.to_vec()).unwrap()).unwrap()
+        Forward::new(&trainer.export()).unwrap().answer(&Tensor::f32([1, 6], tokens.to_vec()).unwrap().into()).unwrap()
     };
     let (short, full) = ([4.0, 7.0, 2.0, 0.0, 0.0, 0.0], [4.0, 7.0, 2.0, 1.0, 1.0, 1.0]);
     let before = [short, full].map(|tokens| ask(&trainer, tokens));
@@ -115,6 +115,33 @@ fn padding_is_not_read() {
     assert_ne!(before[1], after[1]);
     // Padding alone has an answer, too.
     assert!(ask(&trainer, [0.0; 6]).as_f32().unwrap().iter().all(|v| v.is_finite()));
+}
+
+/// Two inputs, one of them integers: the sum of the first steps tells the classes, and what is behind them is noise.
+#[test]
+fn an_lstm_with_lengths_learns_and_does_not_read_the_padding() {
+    let steps = |i: usize| 2 + i % 4;
+    let value = |i: usize, step: usize| if step < steps(i) { [-0.7, 0.8][i / 4 % 2] } else { ((i * 5 + step * 3) % 9) as f32 - 4.0 };
+    let x = (0..64).flat_map(|i| (0..6).map(move |step| value(i, step))).collect();
+    let lengths = (0..64).map(|i| steps(i) as f32).collect();
+    let x = Tensor::f32([64, 6, 1], x).unwrap();
+    let features = [("x".to_owned(), x), ("lengths".to_owned(), Tensor::f32([64], lengths).unwrap())];
+    let data = Dataset { x: features.into_iter().collect(), y: Targets::Classes((0..64).map(|i| i / 4 % 2).collect()) };
+    let config = TrainConfig { optimizer: Optimizer::adam(), lr: 0.02, batch: 16, ..plain() };
+    let mut trainer = Trainer::new(&lstm_with_lengths([6, 1], 8, 2, 1), config).unwrap();
+    trainer.train(&data, 20, 1, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(trainer.evaluate(&data).unwrap().accuracy, Some(1.0));
+
+    let answer = |features: &Features| Forward::new(&trainer.export()).unwrap().answer(features).unwrap();
+    let mut other = data.x.clone();
+    let quiet = data.x.for_input("input").unwrap().as_f32().unwrap().iter().enumerate();
+    let quiet = quiet.map(|(at, v)| if at % 6 < steps(at / 6) { *v } else { 0.0 }).collect();
+    other = other.replaced("input", Tensor::f32([64, 6, 1], quiet).unwrap()).unwrap();
+    assert_eq!(answer(&data.x), answer(&other));
+
+    let alone: Features = data.x.for_input("input").unwrap().clone().into();
+    let refused = trainer.evaluate(&Dataset { x: alone, y: data.y.clone() }).unwrap_err();
+    assert!(matches!(refused, TrainError::Data(DataFault::Missing { ref input, .. }) if input == "lengths"), "{refused:?}");
 }
 
 #[test]

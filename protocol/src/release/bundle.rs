@@ -90,14 +90,16 @@ impl Parts {
     pub fn components(&self) -> BTreeMap<String, Component> {
         self.0.iter().map(|(name, bytes)| (name.clone(), Component { digest: Digest::of(bytes), bytes: bytes.len() as u64 })).collect()
     }
-    /// The golden inputs and outputs, if the bundle has both.
-    pub fn golden(&self) -> Result<Option<(Array, Array)>, Fault> {
-        match (self.get(golden::INPUTS), self.get(golden::OUTPUTS)) {
-            (Some(inputs), Some(outputs)) => {
-                Ok(Some((Array::from_npy(golden::INPUTS, inputs)?, Array::from_npy(golden::OUTPUTS, outputs)?)))
+    /// The golden inputs, in the order in which the graph has them, and the outputs, if the bundle has both.
+    pub fn golden(&self) -> Result<Option<(Vec<Array>, Array)>, Fault> {
+        let read = |name: &str| self.get(name).map(|bytes| Array::from_npy(name, bytes)).transpose();
+        let mut inputs: Vec<Array> = read(golden::INPUTS)?.into_iter().collect();
+        if inputs.is_empty() {
+            while let Some(array) = read(&golden::input(inputs.len(), 2))? {
+                inputs.push(array);
             }
-            _ => Ok(None),
         }
+        Ok(read(golden::OUTPUTS)?.filter(|_| !inputs.is_empty()).map(|outputs| (inputs, outputs)))
     }
 }
 

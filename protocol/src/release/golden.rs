@@ -1,15 +1,21 @@
 //! Golden examples: inputs and the outputs that the release gave for them, tried on the device before it goes live.
 //!
 //! `golden/inputs.npy` and `golden/outputs.npy` in NumPy's format 1.0 (NEP 1): little-endian float32, C order, the first axis
-//! counts examples. `numpy.load` reads what is written here.
+//! counts examples. `numpy.load` reads what is written here. A graph that reads several tensors has `golden/inputs-0.npy` and so on
+//! instead, in the order of its inputs in `schema.json`.
 
 use super::fault::ReleaseFault;
 use crate::fault::Fault;
 
-/// Name of the inputs' entry.
+/// Name of the entry of the only input.
 pub const INPUTS: &str = "golden/inputs.npy";
 /// Name of the outputs' entry.
 pub const OUTPUTS: &str = "golden/outputs.npy";
+
+/// Name of the entry of input `index` among `count`.
+pub fn input(index: usize, count: usize) -> String {
+    if count == 1 { INPUTS.to_owned() } else { format!("golden/inputs-{index}.npy") }
+}
 
 const MAGIC: &[u8; 8] = b"\x93NUMPY\x01\x00";
 const MAX_AXES: usize = 8;

@@ -8,6 +8,8 @@ use sapwood_models::{Dataset, Model, forward::Forward};
 use super::DataArgs;
 use crate::output::{Exit, Failure, OrFail};
 
+/// Examples that pass through a preprocessing graph at once.
+const AT_ONCE: usize = 256;
 /// Larger files are no models that a node could train.
 const MAX_MODEL: u64 = 2 << 30;
 
@@ -39,7 +41,7 @@ pub(crate) fn read_data(data: &str, schema: Option<&Path>, preprocess: Option<&P
     let schema = schema.map(Schema::read).transpose().or_usage()?;
     let raw = sapwood_data::load(&source, schema.as_ref()).or_usage()?;
     let Some(path) = preprocess else { return Ok(raw) };
-    let x = Forward::new(&read_model(path)?).and_then(|graph| graph.features(raw.x)).or_usage()?;
+    let x = Forward::new(&read_model(path)?).and_then(|graph| graph.features(&raw.x, AT_ONCE)).or_usage()?;
     Ok(Dataset { x, y: raw.y })
 }
 

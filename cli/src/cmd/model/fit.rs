@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, path::Path, time::Instant};
 
 use sapwood_models::{
-    Dataset, Forward, Model, Targets, Tensor, metrics,
+    Dataset, Features, Forward, Model, Targets, Tensor, metrics,
     train::{Loss, Optimizer, TrainConfig, TrainError, Trainer},
 };
 use sapwood_protocol::Digest;
@@ -147,22 +147,14 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, |worst, d| if d > worst || d.is_nan() { d } else { worst })
 }
 
-fn burn(model: &Model, x: &Tensor) -> Result<Tensor, Failure> {
-    Forward::new(model).and_then(|graph| graph.features(x.clone())).or_usage()
+fn burn(model: &Model, x: &Features) -> Result<Tensor, Failure> {
+    Forward::new(model).and_then(|graph| graph.answer(x)).or_usage()
 }
 
-fn ort(model: &Model, x: &Tensor) -> Result<Tensor, Failure> {
+fn ort(model: &Model, x: &Features) -> Result<Tensor, Failure> {
     let runtime = Runtime::load(None).or_fail(Exit::NotFound).map_err(|f| f.hint("sapwood runtime install"))?;
     let mut session = runtime.session(&model.encode(), SessionOptions::default()).or_usage()?;
-    let input = session.inputs().first().ok_or_else(|| Failure::usage("the model has no input"))?;
-    let (name, element) = (input.name.clone(), input.element);
-    let bad = |at| Failure::usage(format!("value {at} is no {element:?}, which the model reads as `{name}`"));
-    let x = x.clone().read_as(element).map_err(bad)?;
-    let mut outputs = session.run(&[(name.as_str(), &x)]).or_usage()?;
-    if outputs.is_empty() {
-        return Err(Failure::usage("the model has no output"));
-    }
-    Ok(outputs.remove(0).1)
+    session.answer(x).or_usage()
 }
 
 #[cfg(test)]

@@ -61,6 +61,9 @@ pub(crate) struct NewArgs {
     /// Hidden layers of an mlp, state of an lstm.
     #[arg(long, value_delimiter = ',', default_value = "32")]
     hidden: Vec<usize>,
+    /// An lstm reads how many steps each sequence has, as a second input `lengths`.
+    #[arg(long)]
+    lengths: bool,
     /// Distinct tokens that a transformer reads, with 0 as padding.
     #[arg(long, default_value_t = 256)]
     vocabulary: usize,
@@ -103,7 +106,8 @@ enum Kind {
 /// Where examples come from.
 #[derive(Args)]
 pub(crate) struct DataArgs {
-    /// `digits`, `digits:1-10`, a .npz, a folder with x.npy and y.npy, or a .csv with --schema.
+    /// `digits`, `digits:1-10`, a .npz, a folder with x.npy and y.npy, or a .csv with --schema. A model of several inputs reads an
+    /// array of each input's name.
     #[arg(long)]
     data: String,
     /// Schema of the data, TOML or JSON.

@@ -23,7 +23,10 @@ pub(super) fn new(args: &NewArgs) -> Result<Answer, Failure> {
         Kind::Lenet => zoo::lenet(args.classes, args.seed),
         Kind::Mobilenet => zoo::mobilenet(image()?, args.classes, args.seed),
         Kind::Lstm => match (args.shape.as_slice(), args.hidden.as_slice()) {
-            (&[steps, features], &[hidden]) => zoo::lstm([steps, features], hidden, args.classes, args.seed),
+            (&[steps, features], &[hidden]) => {
+                let build = if args.lengths { zoo::lstm_with_lengths } else { zoo::lstm };
+                build([steps, features], hidden, args.classes, args.seed)
+            }
             _ => return Err(Failure::usage("an lstm has --shape steps,features, such as 28,28, and one --hidden")),
         },
         Kind::Transformer => {

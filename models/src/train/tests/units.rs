@@ -174,7 +174,7 @@ fn what_is_not_trained_has_no_gradient() {
 fn a_unit_that_is_not_finite_stops_no_other() {
     let clean = corners(6, 3);
     let mut broken = clean.clone();
-    let crate::TensorData::F32(x) = &mut broken.x.data else { unreachable!() };
+    let crate::TensorData::F32(x) = &mut broken.x.only_mut().unwrap().data else { unreachable!() };
     x[4..6].copy_from_slice(&[3e38, -3e38]);
     let trainer = Trainer::new(&zoo::mlp(2, &[8], 4, 1), plain(0.1, 4)).unwrap();
     let units = [vec![0], vec![1], vec![2], vec![3], vec![4, 2], vec![5, 0]];
@@ -196,7 +196,7 @@ fn a_gradient_that_is_not_finite_is_zeros() {
     let mut trainer = Trainer::new(&zoo::mlp(2, &[], 1, 1), config(Loss::Mse, Optimizer::sgd(), 0.1, 4)).unwrap();
     trainer.set_parameters(&[0.0, 1e-20, 0.0]).unwrap();
     let x = Tensor::f32([2, 2], vec![1e30, 1e30, 1.0, 1.0]).unwrap();
-    let data = Dataset { x, y: Targets::Values(Tensor::f32([2, 1], vec![0.0, 1.0]).unwrap()) };
+    let data = Dataset { x: x.into(), y: Targets::Values(Tensor::f32([2, 1], vec![0.0, 1.0]).unwrap()) };
     let got = gradients(&trainer, &data, &singles(2), 0).unwrap();
     assert!(trainer.evaluate(&data.subset(&[0])).unwrap().loss.is_finite());
     assert!(got[0].loss.is_nan() && got[0].gradient == [0.0; 3] && got[0].correct.is_none(), "{got:?}");
@@ -217,7 +217,7 @@ fn a_row_that_the_graph_refuses_stops_no_other() {
         2,
     );
     let trainer = Trainer::new(&model, plain(0.1, 4)).unwrap();
-    let data = Dataset { x: Tensor::f32([3, 1], vec![1.0, 3.0, 2.0]).unwrap(), y: Targets::Classes(vec![0, 1, 1]) };
+    let data = Dataset { x: Tensor::f32([3, 1], vec![1.0, 3.0, 2.0]).unwrap().into(), y: Targets::Classes(vec![0, 1, 1]) };
     let got = gradients(&trainer, &data, &singles(3), 0).unwrap();
     assert!(got[1].loss.is_nan() && got[1].gradient == [0.0; 6] && got[1].correct == Some(0), "{got:?}");
     for (unit, row) in [(0, 1), (2, 2)] {
@@ -273,10 +273,10 @@ fn data_that_does_not_fit_is_refused_before_any_unit() {
     let label = Dataset { y: Targets::Classes(vec![0, 4]), ..corners(2, 1) };
     assert!(matches!(refuse(&label), TrainError::Data(DataFault::Label { row: 1, .. })));
     let mut nan = corners(2, 1);
-    let crate::TensorData::F32(x) = &mut nan.x.data else { unreachable!() };
+    let crate::TensorData::F32(x) = &mut nan.x.only_mut().unwrap().data else { unreachable!() };
     x[3] = f32::NAN;
     assert!(matches!(refuse(&nan), TrainError::Data(DataFault::NotFinite { row: 1, column: 1, .. })));
-    let wide = Dataset { x: Tensor::f32([1, 3], vec![0.0; 3]).unwrap(), y: Targets::Classes(vec![0]) };
+    let wide = Dataset { x: Tensor::f32([1, 3], vec![0.0; 3]).unwrap().into(), y: Targets::Classes(vec![0]) };
     assert!(matches!(refuse(&wide), TrainError::Data(DataFault::Shape { .. })));
 }
 
