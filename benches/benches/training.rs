@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use sapwood_benches::machine;
 use sapwood_models::{
     Dataset, Model, Targets, Tensor,
-    train::{Loss, Optimizer, TrainConfig, Trainer},
+    train::{TrainConfig, Trainer},
 };
 use serde::Deserialize;
 
@@ -60,7 +60,7 @@ fn measure(path: &Path, network: &Network, seed: u64) -> Result<f64> {
     let values = (0..shape.iter().product::<usize>()).map(|i| (i as f32 * 0.37).sin()).collect();
     let labels = (0..network.examples as i64).map(|i| i % 10).collect();
     let data = Dataset { x: Tensor::f32(shape, values)?.into(), y: Targets::Classes(labels) };
-    let config = TrainConfig { loss: Loss::CrossEntropy, optimizer: Optimizer::sgd(), lr: 0.01, batch: 32, freeze: Vec::new() };
+    let config = TrainConfig { lr: 0.01, batch: 32, ..TrainConfig::default() };
     let mut trainer = Trainer::new(&Model::decode(&fs::read(path)?)?, config)?;
     let mut best = 0.0f64;
     for epoch in 0..2 {

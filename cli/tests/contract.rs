@@ -71,6 +71,24 @@ fn a_model_is_made_trained_scored_and_quantized() {
         let args = ["model", "eval", text(model), "--data", "digits:12-14", "--preprocess", text(&scale), "--runtime", runtime];
         done(&args)["accuracy"].as_f64().unwrap()
     };
+    // The head alone, measured after each epoch, until it is no better.
+    let (head, last) = (path("head.onnx"), path("last.onnx"));
+    let tuned = done(
+        &[
+            &["model", "train", text(&trained), "--data", "digits:5-8", "--validation", "digits:9-10", "--preprocess", text(&scale)][..],
+            &["--freeze", "*,!fc2.*", "--patience", "1", "--epochs", "40", "--lr", "0.5", "--schedule", "cosine", "--warmup", "0.05"],
+            &["--label-smoothing", "0.1", "--gradient-clip", "1", "--accumulate", "2", "--checkpoint", text(&last), "--out", text(&head)],
+        ]
+        .concat(),
+    );
+    let (epochs, best) = (tuned["epochs"].as_array().unwrap(), tuned["best_epoch"].as_u64().unwrap() as usize);
+    let losses: Vec<f64> = epochs.iter().map(|epoch| epoch["validation"]["loss"].as_f64().unwrap()).collect();
+    assert!(losses.iter().all(|loss| losses[best - 1] <= *loss), "{losses:?} {best}");
+    assert!(epochs.len() == 40 || epochs.len() == best + 1, "{losses:?} {best}");
+    assert!(last.exists());
+    let measured = done(&["model", "eval", text(&head), "--data", "digits:12-14", "--preprocess", text(&scale)]);
+    assert!(measured["metrics"]["macro_f1"].as_f64().unwrap() > 0.7 && measured["metrics"]["auroc"].as_f64().unwrap() > 0.9);
+
     let burn = score(&trained, "burn");
     assert!(burn > 0.75, "{burn}");
     let quantized =

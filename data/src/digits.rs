@@ -89,7 +89,7 @@ mod tests {
     fn the_whole_file_is_read() {
         let data = load();
         assert_eq!(data.x.only().unwrap().shape, [LEN, 1, 8, 8]);
-        data.check(Some(10)).unwrap();
+        data.check(Some(sapwood_models::dataset::Known::classes(10))).unwrap();
         let pixels = data.x.only().unwrap().as_f32().unwrap();
         assert!(pixels.iter().all(|p| (0.0..=16.0).contains(p) && p.fract() == 0.0));
         assert_eq!(pixels[..8], [0.0, 0.0, 5.0, 13.0, 9.0, 1.0, 0.0, 0.0]);

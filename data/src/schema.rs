@@ -22,7 +22,7 @@
 
 use std::collections::BTreeSet;
 
-use sapwood_models::{DataFault, Dataset, Dim, Element, Targets, Tensor, ValueInfo, features::MAIN, tensor::numel};
+use sapwood_models::{DataFault, Dataset, Dim, Element, Targets, Tensor, ValueInfo, dataset::Known, features::MAIN, tensor::numel};
 use serde::{Deserialize, Serialize};
 
 use crate::DataError;
@@ -150,7 +150,7 @@ impl Schema {
     pub fn check(&self, file: &str, data: &Dataset) -> Result<(), DataError> {
         let fault = |fault| DataError::Fault { file: file.to_owned(), fault };
         let classes = match (self.0.targets, &data.y) {
-            (TargetKind::Classes(n), Targets::Classes(_)) => Some(n),
+            (TargetKind::Classes(n), Targets::Classes(_)) => Some(Known::classes(n)),
             (TargetKind::Values(width), Targets::Values(y)) if y.row_len() == width => None,
             (TargetKind::Classes(_), Targets::Values(_)) => {
                 return Err(fault(DataFault::Targets { found: "real values", needed: "labels" }));

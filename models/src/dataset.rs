@@ -197,17 +197,17 @@ impl Dataset {
     }
 
     /// Checks the data by itself: that there are examples, as many of each feature and target, 32-bit floats that are finite, and
-    /// labels below the number of classes. What a model reads of them is for [`Features::check_for`].
+    /// labels that are known. What a model reads of them is for [`Features::check_for`].
     ///
     /// # Errors
     /// The first fault in reading order.
-    pub fn check(&self, classes: Option<usize>) -> Result<(), DataFault> {
+    pub fn check(&self, labels: Option<Known>) -> Result<(), DataFault> {
         self.x.check()?;
         if self.y.len() != self.len() {
             return Err(DataFault::Rows { rows: self.len(), targets: self.y.len() });
         }
         match &self.y {
-            Targets::Classes(labels) => check_labels(labels, classes),
+            Targets::Classes(found) => labels.map_or(Ok(()), |known| known.check(found)),
             Targets::Values(values) => {
                 consistent("targets", values)?;
                 let wrong = DataFault::Targets { found: "not f32", needed: "f32 values" };
@@ -230,15 +230,28 @@ pub(crate) fn first_not_finite(values: &[f32], width: usize) -> Option<(usize, u
     Some((at / width, at % width, values[at].to_string()))
 }
 
-fn check_labels(labels: &[i64], classes: Option<usize>) -> Result<(), DataFault> {
-    let classes = classes.unwrap_or(usize::MAX);
-    for (row, &label) in labels.iter().enumerate() {
-        let known = usize::try_from(label).is_ok_and(|l| l < classes);
-        if !known {
-            return Err(DataFault::Label { row, label, classes });
+/// Which labels there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Labels from 0 to this, exclusive.
+    pub classes: usize,
+    /// A label of examples that do not count.
+    pub ignore: Option<i64>,
+}
+
+impl Known {
+    /// Labels of so many classes.
+    pub fn classes(classes: usize) -> Self {
+        Self { classes, ignore: None }
+    }
+
+    fn check(self, labels: &[i64]) -> Result<(), DataFault> {
+        let known = |label: i64| usize::try_from(label).is_ok_and(|l| l < self.classes) || self.ignore == Some(label);
+        match labels.iter().position(|label| !known(*label)) {
+            Some(row) => Err(DataFault::Label { row, label: labels[row], classes: self.classes }),
+            None => Ok(()),
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -263,7 +276,7 @@ mod tests {
 
     #[test]
     fn good_data_passes() {
-        data().check(Some(3)).unwrap();
+        data().check(Some(Known::classes(3))).unwrap();
         data().check(None).unwrap();
         data().x.check_for(&[input(2, Element::F32)]).unwrap();
     }
@@ -299,7 +312,7 @@ mod tests {
         for bad in [-1, 3, i64::MAX] {
             let mut data = data();
             data.y = Targets::Classes(vec![0, bad, 0]);
-            let fault = data.check(Some(3)).unwrap_err();
+            let fault = data.check(Some(Known::classes(3))).unwrap_err();
             assert_eq!(fault, DataFault::Label { row: 1, label: bad, classes: 3 });
         }
     }

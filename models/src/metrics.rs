@@ -20,18 +20,6 @@ pub fn accuracy(scores: &[f32], classes: usize, labels: &[i64]) -> f64 {
     top_k(scores, classes, labels, 1)
 }
 
-/// Mean softmax cross-entropy of `scores` `[n, classes]` (logits, row-major) against `labels`; `None` of no examples or of
-/// labels that are no class.
-pub fn cross_entropy(scores: &[f32], classes: usize, labels: &[i64]) -> Option<f64> {
-    let mut sum = 0.0;
-    for (row, label) in scores.chunks_exact(classes.max(1)).zip(labels) {
-        let own = f64::from(*row.get(usize::try_from(*label).ok()?)?);
-        let most = row.iter().fold(f64::NEG_INFINITY, |m, v| m.max(f64::from(*v)));
-        sum += most + row.iter().map(|v| (f64::from(*v) - most).exp()).sum::<f64>().ln() - own;
-    }
-    (!labels.is_empty()).then(|| sum / labels.len() as f64)
-}
-
 /// Share of rows whose label is among the `k` largest scores; among equal scores the lower
 /// class comes first. A row with NaN counts as wrong.
 pub fn top_k(scores: &[f32], classes: usize, labels: &[i64], k: usize) -> f64 {
@@ -99,6 +87,59 @@ impl ConfusionMatrix {
     }
 }
 
+/// Area under the receiver operating characteristic: how often an example of the class scores higher than one of another, ties
+/// counting half (Mann and Whitney 1947). `None` without examples of both kinds.
+pub fn auroc(scores: &[f32], positive: &[bool]) -> Option<f64> {
+    let mut order: Vec<usize> = (0..scores.len().min(positive.len())).collect();
+    order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]));
+    let (mut rank_sum, mut below) = (0.0, 0);
+    for ties in order.chunk_by(|a, b| scores[*a] == scores[*b]) {
+        let hits = ties.iter().filter(|i| positive[**i]).count();
+        // Ranks from 1; equal scores share their mean rank.
+        rank_sum += hits as f64 * (below as f64 + (ties.len() as f64 + 1.0) / 2.0);
+        below += ties.len();
+    }
+    let positives = order.iter().filter(|i| positive[**i]).count() as f64;
+    let pairs = positives * (order.len() as f64 - positives);
+    (pairs > 0.0).then(|| (rank_sum - positives * (positives + 1.0) / 2.0) / pairs)
+}
+
+/// What a classifier did on each class.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassReport {
+    /// True class, predicted class.
+    pub confusion: ConfusionMatrix,
+    /// Mean of the classes' areas, each against all others, by softmax shares; of two classes, the second's. `None` if a class is
+    /// missing everywhere.
+    pub auroc: Option<f64>,
+}
+
+/// Reports on logits `[labels.len(), classes]` row-major; labels that are no class count nowhere.
+pub fn classes(scores: &[f32], classes: usize, labels: &[i64]) -> ClassReport {
+    let rows = || scores.chunks_exact(classes.max(1)).zip(labels).filter_map(|(row, l)| Some((row, usize::try_from(*l).ok()?)));
+    let rows = || rows().filter(|(_, label)| *label < classes);
+    let mut confusion = ConfusionMatrix::new(classes);
+    for (row, label) in rows() {
+        if let Some(answer) = argmax(row) {
+            confusion.add(label, answer);
+        }
+    }
+    let share = |row: &[f32], class: usize| {
+        let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+        (row[class] - top).exp() / row.iter().map(|v| (v - top).exp()).sum::<f32>()
+    };
+    let area = |class: usize| {
+        let (shares, own): (Vec<f32>, Vec<bool>) = rows().map(|(row, label)| (share(row, class), label == class)).unzip();
+        auroc(&shares, &own)
+    };
+    let auroc = match classes {
+        0 | 1 => None,
+        2 => area(1),
+        _ => (0..classes).map(area).sum::<Option<f64>>().map(|sum| sum / classes as f64),
+    };
+    ClassReport { confusion, auroc }
+}
+
 /// Mean squared difference; `None` if the lengths differ or are zero.
 pub fn mean_squared_error(answers: &[f32], truth: &[f32]) -> Option<f64> {
     mean(answers, truth, |d| d * d)
@@ -146,6 +187,17 @@ mod tests {
         assert_eq!((matrix.precision(1), matrix.recall(0)), (Some(0.5), Some(0.5)));
         assert_eq!((matrix.precision(2), matrix.recall(2)), (None, None));
         assert!((matrix.macro_f1() - 2.0 / 3.0).abs() < 1e-12);
+    }
+
+    /// `sklearn.metrics.roc_auc_score` gives 0.75 for its documented example, and half for scores that say nothing.
+    #[test]
+    fn areas_by_hand() {
+        assert_eq!(auroc(&[0.1, 0.4, 0.35, 0.8], &[false, false, true, true]), Some(0.75));
+        assert_eq!(auroc(&[0.5; 4], &[false, true, true, false]), Some(0.5));
+        assert_eq!(auroc(&[0.0, 1.0], &[true, true]), None);
+        let three = classes(&[9.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 9.0], 3, &[0, 1, 2]);
+        assert_eq!((three.auroc, three.confusion.macro_f1()), (Some(1.0), 1.0));
+        assert_eq!(classes(&[1.0, 0.0, 1.0, 0.0], 2, &[0, -1]).auroc, None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{fs, ops::ControlFlow, path::PathBuf};
 
 use sapwood_models::{
     Dataset, Model, Targets, Tensor,
-    train::{Loss, Optimizer, TrainConfig, Trainer},
+    train::{Optimizer, TrainConfig, Trainer},
 };
 
 const EXAMPLES: usize = 48;
@@ -33,7 +33,7 @@ fn follows(name: &str, optimizer: Optimizer, lr: f32) {
         let bytes = fs::read(folder.join(format!("{name}-{exporter}.onnx"))).unwrap();
         let model = Model::decode(&bytes).unwrap();
         // All examples in one step: their order does not count.
-        let config = TrainConfig { loss: Loss::CrossEntropy, optimizer, lr, batch: EXAMPLES, freeze: Vec::new() };
+        let config = TrainConfig { optimizer, lr, batch: EXAMPLES, ..TrainConfig::default() };
         let mut trainer = Trainer::new(&model, config).unwrap_or_else(|error| panic!("{name}-{exporter}: {error}"));
         let trained = trainer.layout().parameters().iter().filter(|parameter| parameter.role.is_trained());
         let trained: usize = trained.map(|parameter| parameter.shape.iter().product::<usize>()).sum();

@@ -3,24 +3,25 @@
 use sapwood_models::{
     Dataset, Forward,
     onnx::Model,
-    train::{self, TrainConfig},
+    train::{self, Labels, TrainConfig},
 };
-use sapwood_protocol::{
-    round::TrainTerms,
-    spec::{Loss, OptimizerKind},
-};
+use sapwood_protocol::{round::TrainTerms, spec::OptimizerKind};
 
 use crate::SimulationError;
 
 /// How a node trains under these terms.
-pub fn train_config(terms: &TrainTerms) -> TrainConfig {
+///
+/// # Errors
+/// [`SimulationError::Model`] for a loss of another version of the protocol.
+pub fn train_config(terms: &TrainTerms) -> Result<TrainConfig, SimulationError> {
     let o = &terms.optimizer;
     let (beta1, beta2, epsilon, weight_decay) = (o.beta1 as f32, o.beta2 as f32, o.epsilon as f32, o.weight_decay as f32);
-    TrainConfig {
-        loss: match terms.loss {
-            Loss::CrossEntropy => train::Loss::CrossEntropy,
-            Loss::Mse => train::Loss::Mse,
-            Loss::Bce => train::Loss::Bce,
+    Ok(TrainConfig {
+        loss: terms.loss.to_string().parse()?,
+        labels: Labels {
+            weights: terms.labels.weights.iter().map(|w| *w as f32).collect(),
+            smoothing: terms.labels.smoothing as f32,
+            ignore: terms.labels.ignore,
         },
         optimizer: match o.kind {
             OptimizerKind::Sgd => train::Optimizer::Sgd { momentum: o.momentum as f32, weight_decay, nesterov: o.nesterov },
@@ -30,7 +31,8 @@ pub fn train_config(terms: &TrainTerms) -> TrainConfig {
         lr: terms.lr as f32,
         batch: terms.batch as usize,
         freeze: terms.freeze.clone(),
-    }
+        ..TrainConfig::default()
+    })
 }
 
 /// Runs the examples through a preprocessing graph once, which is what a node does before it trains.

@@ -32,7 +32,7 @@ pub struct Pooled {
 pub fn pooled(spec: &Spec, model: &Model, nodes: &[Dataset], evaluation: Option<&Dataset>) -> Result<Pooled, SimulationError> {
     spec.validate()?;
     let data = concat(nodes)?;
-    let mut trainer = Trainer::new(model, train_config(&TrainTerms::of(spec)))?;
+    let mut trainer = Trainer::new(model, train_config(&TrainTerms::of(spec))?)?;
     let epochs = spec.train.rounds as usize * spec.train.local_epochs as usize;
     let epochs = trainer.train(&data, epochs, spec.seed, &mut |_| ControlFlow::Continue(())).map_err(SimulationError::Pooled)?;
     let evaluation = evaluation.map(|data| trainer.evaluate(data)).transpose().map_err(SimulationError::Evaluation)?;

@@ -97,7 +97,7 @@ impl World {
         spec.evaluate.data = evaluation.as_ref().map(|_| "given".to_owned());
 
         let threads = options.threads.get().min(data.len());
-        let mut crew = Crew::new(model, &train_config(&TrainTerms::of(&spec)), threads)?;
+        let mut crew = Crew::new(model, &train_config(&TrainTerms::of(&spec))?, threads)?;
         let params = crew.first().parameters();
         let run = Run::create(Created {
             run: spec.name.parse()?,

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use sapwood_models::{Model, train};
+use sapwood_models::{Model, train::Trainer};
 use sapwood_privacy::ledger::Rho;
 use sapwood_protocol::{
     Digest, Fault, RunId,
     fault::{Lack, Misuse},
     ledger,
     run::{Created, Run},
-    spec::{self, PrivacyUnit, Spec},
+    spec::{PrivacyUnit, Spec},
     view::RunView,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     aggregate::write_parameters,
     drive::Life,
     objects::{ObjectError, Objects},
-    release::{CheckJob, WorkError},
+    release::{CheckJob, WorkError, measuring},
     store::{StoreError, StreamName, Submitted},
 };
 
@@ -162,14 +162,7 @@ impl From<ObjectError> for Prepare {
 fn initial(spec: &Spec, objects: &Objects, model: Digest) -> Result<Vec<f32>, Prepare> {
     let refuse = |why: String| Fault::from(Misuse::Setting { key: "model.file".into(), why });
     let model = Model::decode(&objects.read(model)?).map_err(|error| refuse(chain(&error)))?;
-    let loss = match spec.model.loss {
-        spec::Loss::CrossEntropy => train::Loss::CrossEntropy,
-        spec::Loss::Mse => train::Loss::Mse,
-        spec::Loss::Bce => train::Loss::Bce,
-    };
-    let (optimizer, lr, freeze) = (train::Optimizer::sgd(), spec.train.lr as f32, spec.model.freeze.clone());
-    let config = train::TrainConfig { loss, optimizer, lr, batch: 1, freeze };
-    let trainer = train::Trainer::new(&model, config).map_err(|error| refuse(chain(&error)))?;
+    let trainer = measuring(&spec.model).and_then(|config| Trainer::new(&model, config)).map_err(|error| refuse(chain(&error)))?;
     Ok(trainer.parameters())
 }
 

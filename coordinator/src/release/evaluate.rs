@@ -1,8 +1,8 @@
 //! How the global model does on the evaluation data, round by round: through the interpreter, compiled once per run.
 
 use sapwood_models::{
-    Dataset, Model,
-    train::{Loss, Optimizer, TrainConfig, Trainer},
+    Dataset, Model, ModelError,
+    train::{Labels, TrainConfig, Trainer},
 };
 use sapwood_protocol::{run::EvaluationRecord, spec};
 
@@ -17,13 +17,7 @@ pub struct Evaluator {
 impl Evaluator {
     /// Compiles the model; `data` holds raw features, which `preprocess` turns into the model's input.
     pub fn new(model: &Model, preprocess: Option<&Model>, spec: &spec::ModelSpec, data: &Dataset) -> Result<Self, ReleaseError> {
-        let loss = match spec.loss {
-            spec::Loss::CrossEntropy => Loss::CrossEntropy,
-            spec::Loss::Mse => Loss::Mse,
-            spec::Loss::Bce => Loss::Bce,
-        };
-        // Nothing is trained here; the optimizer is a formality.
-        let config = TrainConfig { loss, optimizer: Optimizer::sgd(), lr: 1.0, batch: 1, freeze: spec.freeze.clone() };
+        let config = measuring(spec)?;
         let trainer = Trainer::new(model, config)?;
         let data = Dataset { x: sources::prepared(preprocess, &data.x)?, y: data.y.clone() };
         Ok(Self { trainer, data })
@@ -39,6 +33,13 @@ impl Evaluator {
             examples: scored.examples as u64,
         })
     }
+}
+
+/// What a run's loss and frozen parameters mean to a trainer that only measures.
+pub(crate) fn measuring(spec: &spec::ModelSpec) -> Result<TrainConfig, ModelError> {
+    let weights = spec.labels.weights.iter().map(|w| *w as f32).collect();
+    let labels = Labels { weights, smoothing: spec.labels.smoothing as f32, ignore: spec.labels.ignore };
+    Ok(TrainConfig { loss: spec.loss.to_string().parse()?, labels, freeze: spec.freeze.clone(), ..TrainConfig::default() })
 }
 
 /// `[D]` floats from an object's bytes.

@@ -27,5 +27,6 @@ mod tests;
 pub use candidate::{Candidates, CandidatesOptions};
 pub use error::ReleaseError;
 pub use evaluate::Evaluator;
+pub(crate) use evaluate::measuring;
 pub use measure::{Probe, Timings};
 pub use work::{BuildJob, Built, CheckJob, EvaluateJob, Release, Work, WorkError};

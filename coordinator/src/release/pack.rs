@@ -116,8 +116,8 @@ fn field(info: &ValueInfo) -> Field {
 }
 
 fn postprocess(loss: Loss, outputs: &Array) -> Postprocess {
-    match loss {
-        Loss::CrossEntropy => Postprocess::Argmax { classes: outputs.shape().last().copied().unwrap_or(1) },
-        Loss::Mse | Loss::Bce => Postprocess::None {},
+    match loss.is_of_classes() {
+        true => Postprocess::Argmax { classes: outputs.shape().last().copied().unwrap_or(1) },
+        false => Postprocess::None {},
     }
 }

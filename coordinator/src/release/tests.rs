@@ -11,7 +11,7 @@ use std::{
 use ring::rand::SystemRandom;
 use sapwood_models::{
     Features, Model, Tensor, TensorData,
-    train::{Loss, Optimizer, TrainConfig, Trainer},
+    train::{Optimizer, TrainConfig, Trainer},
     zoo,
 };
 use sapwood_protocol::{
@@ -77,11 +77,10 @@ fn trained() -> &'static Trained {
         let mut data = sapwood_data::digits::blocks(1..=4);
         data.x = sources::prepared(Some(&preprocess), &data.x).unwrap();
         let config = TrainConfig {
-            loss: Loss::CrossEntropy,
             optimizer: Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0, nesterov: false },
             lr: 0.05,
             batch: 32,
-            freeze: vec![],
+            ..TrainConfig::default()
         };
         let mut trainer = Trainer::new(&model, config).unwrap();
         trainer.train(&data, 15, 3, &mut |_| ControlFlow::Continue(())).unwrap();

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use sapwood_models::{
     DataFault, Model,
-    train::{Epoch, Loss, Optimizer, TrainConfig, TrainError, Trainer},
+    train::{Epoch, Labels, Optimizer, TrainConfig, TrainError, Trainer},
 };
 use sapwood_privacy::Contribution;
 use sapwood_protocol::{
@@ -27,7 +27,7 @@ pub(super) struct Compiled {
 
 impl Compiled {
     pub(super) fn is_for(&self, terms: &Terms) -> bool {
-        self.model == terms.model && self.config == config(&terms.train)
+        self.model == terms.model && config(&terms.train).is_ok_and(|config| self.config == config)
     }
 }
 
@@ -137,7 +137,7 @@ fn run_schema(bytes: &[u8]) -> Result<sapwood_data::Schema, Decline> {
 
 /// The compiled model from the last round, if it is for the same way of training.
 fn compile<'a>(slot: &'a mut Option<Compiled>, terms: &Terms, bytes: Option<&[u8]>) -> Result<&'a mut Compiled, Decline> {
-    let config = config(&terms.train);
+    let config = config(&terms.train)?;
     if slot.as_ref().is_none_or(|compiled| compiled.model != terms.model || compiled.config != config) {
         // Dropped first, so that there are never two in memory.
         *slot = None;
@@ -151,7 +151,7 @@ fn compile<'a>(slot: &'a mut Option<Compiled>, terms: &Terms, bytes: Option<&[u8
     Ok(slot.as_mut().expect("compiled above or before"))
 }
 
-fn config(terms: &TrainTerms) -> TrainConfig {
+fn config(terms: &TrainTerms) -> Result<TrainConfig, Decline> {
     let o = &terms.optimizer;
     // The spec's numbers are f64; training is in f32.
     let [momentum, weight_decay, beta1, beta2, epsilon] = [o.momentum, o.weight_decay, o.beta1, o.beta2, o.epsilon].map(|v| v as f32);
@@ -160,12 +160,11 @@ fn config(terms: &TrainTerms) -> TrainConfig {
         spec::OptimizerKind::Adam => Optimizer::Adam { beta1, beta2, epsilon, weight_decay },
         spec::OptimizerKind::AdamW => Optimizer::AdamW { beta1, beta2, epsilon, weight_decay },
     };
-    let loss = match terms.loss {
-        spec::Loss::CrossEntropy => Loss::CrossEntropy,
-        spec::Loss::Mse => Loss::Mse,
-        spec::Loss::Bce => Loss::Bce,
-    };
-    TrainConfig { loss, optimizer, lr: terms.lr as f32, batch: terms.batch as usize, freeze: terms.freeze.clone() }
+    let loss = terms.loss.to_string().parse().map_err(|e| Decline::Model { why: chain(&e) })?;
+    let weights = terms.labels.weights.iter().map(|w| *w as f32).collect();
+    let labels = Labels { weights, smoothing: terms.labels.smoothing as f32, ignore: terms.labels.ignore };
+    let (lr, batch, freeze) = (terms.lr as f32, terms.batch as usize, terms.freeze.clone());
+    Ok(TrainConfig { loss, labels, optimizer, lr, batch, freeze, ..TrainConfig::default() })
 }
 
 /// What the last epoch says about the data; nothing was trained if there was none.

@@ -8,7 +8,7 @@ use sapwood_models::{Dataset, Model, Targets, Tensor, zoo};
 use sapwood_protocol::{
     SessionId, Timestamp,
     round::{NoiseTerms, OptimizerTerms, TrainTerms, plan},
-    spec::{Loss, OptimizerKind, Spec, Weights},
+    spec::{LabelSpec, Loss, OptimizerKind, Spec, Weights},
 };
 
 use super::*;
@@ -41,7 +41,8 @@ pub(crate) fn terms(model: &[u8], length: usize, lr: f64) -> Terms {
         train: TrainTerms {
             seed: 7,
             source: None,
-            loss: Loss::CrossEntropy,
+            loss: Loss::default(),
+            labels: LabelSpec::default(),
             freeze: Vec::new(),
             local_epochs: 2,
             batch: 8,

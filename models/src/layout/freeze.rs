@@ -1,4 +1,4 @@
-//! Name patterns of frozen parameters.
+//! Name patterns of frozen parameters, read like a `.gitignore`: the last one that matches decides.
 
 use super::Role;
 use crate::ModelError;
@@ -12,9 +12,10 @@ pub(super) struct Frozen<'p> {
 impl<'p> Frozen<'p> {
     pub(super) fn new(patterns: &'p [String], found: &[(String, Role, Tensor)]) -> Result<Self, ModelError> {
         for pattern in patterns {
-            if !found.iter().any(|(name, ..)| matches(pattern, name)) {
+            let bare = pattern.strip_prefix('!').unwrap_or(pattern);
+            if !found.iter().any(|(name, ..)| matches(bare, name)) {
                 let nearest =
-                    found.iter().max_by_key(|(name, ..)| common_prefix(pattern, name)).map_or_else(String::new, |(name, ..)| name.clone());
+                    found.iter().max_by_key(|(name, ..)| common_prefix(bare, name)).map_or_else(String::new, |(name, ..)| name.clone());
                 return Err(ModelError::Freeze { pattern: pattern.clone(), nearest });
             }
         }
@@ -22,7 +23,8 @@ impl<'p> Frozen<'p> {
     }
 
     pub(super) fn holds(&self, name: &str) -> bool {
-        self.patterns.iter().any(|pattern| matches(pattern, name))
+        let last = self.patterns.iter().rev().find(|pattern| matches(pattern.strip_prefix('!').unwrap_or(pattern), name));
+        last.is_some_and(|pattern| !pattern.starts_with('!'))
     }
 }
 
@@ -46,7 +48,8 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::*;
+    use crate::Tensor;
 
     #[test]
     fn star_stands_for_any_run() {
@@ -58,5 +61,20 @@ mod tests {
         for (pattern, name) in [("fc1", "fc1.weight"), ("fc1.*", "fc2.weight"), ("*.bias", "a.bias.x"), ("a*a", "a"), ("", "x")] {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn the_last_pattern_that_matches_decides() {
+        let found = ["conv.weight", "conv.bias", "fc.weight", "fc.bias"].map(|name| (name.to_owned(), Role::Weight, Tensor::scalar(0.0)));
+        let held = |patterns: &[&str]| {
+            let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
+            let frozen = Frozen::new(&patterns, &found).unwrap();
+            found.iter().map(|(name, ..)| name.as_str()).filter(|name| frozen.holds(name)).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(held(&["*", "!fc.*"]), "conv.weight conv.bias");
+        assert_eq!(held(&["*", "!fc.*", "*.bias"]), "conv.weight conv.bias fc.bias");
+        assert_eq!(held(&["!fc.*"]), "");
+        let typo = ["*".to_owned(), "!head.*".to_owned()];
+        assert!(matches!(Frozen::new(&typo, &found), Err(ModelError::Freeze { pattern, .. }) if pattern == "!head.*"));
     }
 }

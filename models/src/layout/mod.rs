@@ -119,7 +119,8 @@ impl Layout {
 }
 
 /// The trainable tensors of a model (plus running statistics) and their values, without
-/// those whose name matches a pattern of `freeze` (`*` stands for any run of characters).
+/// those that `freeze` takes out: `*` in a pattern stands for any run of characters, the last pattern that matches decides, and one
+/// with `!` in front takes in again, as in `["*", "!head.*"]`.
 ///
 /// # Errors
 /// [`ModelError::Freeze`] if a pattern matches nothing, [`ModelError::NotFinite`] if the

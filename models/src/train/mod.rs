@@ -8,13 +8,16 @@
 //!
 //! - [`loss`] measures outputs and gives the gradient with respect to them;
 //! - [`optimizer`] moves one tensor along its gradient;
+//! - [`schedule`] moves the learning rate;
 //! - [`order`] draws the order of the examples;
 //! - [`units`] gives the gradient of each unit of privacy, and moves nothing.
 
 mod error;
+mod gradients;
 mod loss;
 mod optimizer;
 mod order;
+mod schedule;
 mod trainer;
 mod units;
 
@@ -22,24 +25,53 @@ mod units;
 mod tests;
 
 pub use error::TrainError;
-pub use loss::Loss;
+pub use loss::{Labels, Loss};
 pub use optimizer::Optimizer;
-pub use trainer::Trainer;
+pub use schedule::{Schedule, Shape};
+pub use trainer::{Trainer, Watch};
 pub use units::UnitGradient;
+
+use crate::dataset::{DataFault, Dataset, Known, Targets};
+use crate::tensor::Tensor;
 
 /// How to train.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainConfig {
     /// What is minimized.
     pub loss: Loss,
+    /// How labels of classes count.
+    pub labels: Labels,
     /// How parameters follow their gradients.
     pub optimizer: Optimizer,
     /// Learning rate, above zero.
     pub lr: f32,
+    /// How the learning rate moves from step to step.
+    pub schedule: Schedule,
+    /// Gradients longer than this, all parameters together, are scaled down to it (Pascanu et al. 2013).
+    pub gradient_clip: Option<f32>,
+    /// Batches whose mean gradient makes one step, at least one.
+    pub accumulate: usize,
     /// Examples per step, at least one; the last batch of an epoch may be smaller.
     pub batch: usize,
-    /// Patterns of parameters that stay as they are (`*` stands for any run of characters).
+    /// Patterns of parameters that stay as they are, see [`crate::parameters`].
     pub freeze: Vec<String>,
+}
+
+impl Default for TrainConfig {
+    /// Plain gradient descent on cross-entropy, with a rate that suits small networks.
+    fn default() -> Self {
+        Self {
+            loss: Loss::CrossEntropy,
+            labels: Labels::default(),
+            optimizer: Optimizer::sgd(),
+            lr: 0.05,
+            schedule: Schedule::default(),
+            gradient_clip: None,
+            accumulate: 1,
+            batch: 32,
+            freeze: Vec::new(),
+        }
+    }
 }
 
 /// Where training stands, told after each step.
@@ -64,9 +96,9 @@ pub struct Progress {
 pub struct Epoch {
     /// Mean loss per example.
     pub loss: f64,
-    /// Share of examples answered right; `None` for [`Loss::Mse`].
+    /// Share of examples answered right; `None` for losses of values.
     pub accuracy: Option<f64>,
-    /// Examples seen.
+    /// Examples that counted.
     pub examples: usize,
 }
 
@@ -75,32 +107,56 @@ pub struct Epoch {
 pub struct Evaluation {
     /// Mean loss per example.
     pub loss: f64,
-    /// Share of examples answered right; `None` for [`Loss::Mse`].
+    /// Share of examples answered right; `None` for losses of values.
     pub accuracy: Option<f64>,
-    /// Examples answered right; `None` for [`Loss::Mse`].
+    /// Examples answered right; `None` for losses of values.
     pub correct: Option<usize>,
-    /// Examples seen.
+    /// Examples that counted.
     pub examples: usize,
+}
+
+/// How well answers `[n, ...]` that another runtime gave fit the targets: what [`Trainer::evaluate`] says of its own.
+///
+/// # Errors
+/// [`TrainError::Data`] or [`TrainError::Targets`] for targets that are none for this loss or these answers.
+pub fn score(loss: Loss, labels: &Labels, answers: &Tensor, targets: &Targets) -> Result<Evaluation, TrainError> {
+    let width = answers.row_len();
+    let found = answers.as_f32().ok_or(DataFault::Targets { found: "answers that are not f32", needed: "f32 answers" })?;
+    let data = Dataset { x: Tensor::f32([answers.rows(), 1], vec![0.0; answers.rows()])?.into(), y: targets.clone() };
+    data.check(Some(Known { classes: loss.classes(width), ignore: labels.ignore }))?;
+    loss.check(targets, width)?;
+    let rows: Vec<usize> = (0..data.len()).collect();
+    let mut tally = Tally::default();
+    tally.add(&loss.measure(labels, found, width, &data, &rows));
+    Ok(tally.evaluation())
 }
 
 /// Sums over examples.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     loss: f64,
+    weight: f64,
     correct: Option<usize>,
     examples: usize,
 }
 
 impl Tally {
-    fn add(&mut self, measured: &loss::Measured, examples: usize) {
-        self.loss += measured.loss * examples as f64;
-        self.correct = measured.correct.map(|c| c + self.correct.unwrap_or(0));
-        self.examples += examples;
+    fn add(&mut self, measured: &loss::Measured) {
+        let loss = measured.loss * measured.weight;
+        self.join(&Self { loss, weight: measured.weight, correct: measured.correct, examples: measured.examples });
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.loss += other.loss;
+        self.weight += other.weight;
+        self.correct = other.correct.map(|c| c + self.correct.unwrap_or(0));
+        self.examples += other.examples;
     }
 
     fn evaluation(&self) -> Evaluation {
         let n = self.examples.max(1) as f64;
-        Evaluation { loss: self.loss / n, accuracy: self.correct.map(|c| c as f64 / n), correct: self.correct, examples: self.examples }
+        let loss = if self.weight > 0.0 { self.loss / self.weight } else { 0.0 };
+        Evaluation { loss, accuracy: self.correct.map(|c| c as f64 / n), correct: self.correct, examples: self.examples }
     }
 
     fn epoch(&self) -> Epoch {

@@ -88,6 +88,8 @@ impl Optimizer {
 pub(super) struct Descent {
     optimizer: Optimizer,
     lr: f32,
+    /// The learning rate of this step.
+    rate: f32,
     /// Steps begun.
     step: i32,
     states: Vec<State>,
@@ -103,17 +105,18 @@ struct State {
 impl Descent {
     /// A fresh state for `tensors` parameters.
     pub(super) fn new(optimizer: Optimizer, lr: f32, tensors: usize) -> Self {
-        Self { optimizer, lr, step: 0, states: vec![State::default(); tensors] }
+        Self { optimizer, lr, rate: lr, step: 0, states: vec![State::default(); tensors] }
     }
 
-    /// Begins a step; every parameter is then moved once.
-    pub(super) fn begin(&mut self) {
+    /// Begins a step at this share of the learning rate; every parameter is then moved once.
+    pub(super) fn begin(&mut self, share: f32) {
+        self.rate = self.lr * share;
         self.step = self.step.saturating_add(1);
     }
 
     /// Moves parameter `index` along its gradient; both have the same length.
     pub(super) fn update(&mut self, index: usize, parameter: &mut [f32], gradient: &[f32]) {
-        let (lr, step, state) = (self.lr, self.step, &mut self.states[index]);
+        let (lr, step, state) = (self.rate, self.step, &mut self.states[index]);
         match self.optimizer {
             Optimizer::Sgd { momentum: 0.0, weight_decay, .. } => {
                 for (p, g) in parameter.iter_mut().zip(gradient) {
@@ -177,7 +180,7 @@ mod tests {
         let mut descent = Descent::new(optimizer, 0.1, 1);
         let mut p = [1.0, -2.0];
         for g in &GRADIENTS {
-            descent.begin();
+            descent.begin(1.0);
             descent.update(0, &mut p, g);
         }
         p

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Loss, Optimizer, Progress, TrainConfig, TrainError, Trainer, UnitGradient};
+use super::{Labels, Loss, Optimizer, Progress, Schedule, Shape, TrainConfig, TrainError, Trainer, UnitGradient};
 use crate::onnx::make::{batched, int, ints, node, value};
 use crate::onnx::{Model, pb, write_tensor};
 use crate::{DataFault, Dataset, Element, Forward, ModelError, Targets, Tensor, ValueInfo, zoo};
@@ -13,7 +13,7 @@ use crate::{DataFault, Dataset, Element, Forward, ModelError, Targets, Tensor, V
 mod units;
 
 fn config(loss: Loss, optimizer: Optimizer, lr: f32, batch: usize) -> TrainConfig {
-    TrainConfig { loss, optimizer, lr, batch, freeze: Vec::new() }
+    TrainConfig { loss, optimizer, lr, batch, ..TrainConfig::default() }
 }
 
 fn plain(lr: f32, batch: usize) -> TrainConfig {
@@ -258,6 +258,73 @@ fn a_step_follows_the_gradient_of_the_loss() {
     for (i, ((old, new), slope)) in before.iter().zip(trainer.parameters()).zip(slopes).enumerate() {
         assert!((old - new - slope).abs() < 1e-4, "parameter {i} moved by {}, its slope is {slope}", old - new);
     }
+}
+
+/// Three batches that make one step move the parameters as one batch of all their examples.
+#[test]
+fn accumulated_batches_are_one_large_batch() {
+    let model = zoo::mlp(2, &[5], 4, 3);
+    let trained = |batch, accumulate| {
+        let config = TrainConfig { accumulate, ..config(Loss::CrossEntropy, Optimizer::adam(), 0.05, batch) };
+        let mut trainer = Trainer::new(&model, config).unwrap();
+        // The last step has fewer examples, and its last batch fewer still.
+        trainer.train(&corners(20, 4), 3, 1, &mut go).unwrap();
+        trainer.parameters()
+    };
+    let (large, small) = (trained(12, 1), trained(4, 3));
+    assert!(large.iter().zip(&small).all(|(a, b)| (a - b).abs() < 1e-5), "{large:?} {small:?}");
+    assert_ne!(large, trained(4, 1));
+}
+
+#[test]
+fn a_long_gradient_is_scaled_down_and_a_short_one_is_not() {
+    let model = zoo::mlp(2, &[5], 4, 3);
+    let moved = |gradient_clip| {
+        let config = TrainConfig { gradient_clip, ..plain(1.0, 8) };
+        let mut trainer = Trainer::new(&model, config).unwrap();
+        let before = trainer.parameters();
+        trainer.train(&corners(8, 4), 1, 1, &mut go).unwrap();
+        let step: Vec<f32> = trainer.parameters().iter().zip(&before).map(|(a, b)| a - b).collect();
+        let length = step.iter().map(|d| d * d).sum::<f32>().sqrt();
+        (step, length)
+    };
+    let (free, length) = moved(None);
+    assert_eq!(moved(Some(2.0 * length)).0, free);
+    let (clipped, short) = moved(Some(0.25 * length));
+    assert!((short / (0.25 * length) - 1.0).abs() < 1e-4, "{short} {length}");
+    assert!(free.iter().zip(&clipped).all(|(f, c)| (0.25 * f - c).abs() < 1e-5));
+}
+
+#[test]
+fn the_learning_rate_follows_its_schedule() {
+    let model = zoo::mlp(2, &[5], 4, 3);
+    let trained = |schedule, lr| {
+        let mut trainer = Trainer::new(&model, TrainConfig { schedule, ..plain(lr, 8) }).unwrap();
+        trainer.train(&corners(8, 4), 1, 1, &mut go).unwrap();
+        trainer.parameters()
+    };
+    // One step of one: the warmup takes half of the rate.
+    let warm = Schedule { shape: Shape::Cosine, warmup: 1.0 };
+    assert_eq!(trained(warm, 0.5), trained(Schedule::default(), 0.25));
+}
+
+/// Weighted, the rare class wins where it lost; ignored, its examples move nothing.
+#[test]
+fn labels_count_as_they_are_told_to() {
+    let model = zoo::mlp(1, &[], 2, 1);
+    let x = Tensor::f32([10, 1], vec![1.0; 10]).unwrap();
+    let data = Dataset { x: x.into(), y: Targets::Classes((0..10).map(|i| i64::from(i < 3)).collect()) };
+    let answered = |labels| {
+        let mut trainer = Trainer::new(&model, TrainConfig { labels, ..plain(0.5, 10) }).unwrap();
+        trainer.train(&data, 60, 1, &mut go).unwrap();
+        trainer.evaluate(&data).unwrap()
+    };
+    assert_eq!(answered(Labels::default()).correct, Some(7));
+    assert_eq!(answered(Labels { weights: vec![1.0, 9.0], ..Labels::default() }).correct, Some(3));
+    let ignored = answered(Labels { ignore: Some(0), ..Labels::default() });
+    assert_eq!((ignored.correct, ignored.examples), (Some(3), 3));
+    let three = TrainConfig { labels: Labels { weights: vec![1.0; 3], ..Labels::default() }, ..plain(0.5, 10) };
+    assert!(Trainer::new(&model, three).err().unwrap().to_string().contains("2 classes"));
 }
 
 #[test]

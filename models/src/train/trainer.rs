@@ -8,11 +8,12 @@ use burn_backend::{AutodiffBackend as _, tensor::FloatTensor};
 use burn_flex::{Flex, FlexTensor};
 use rand_chacha::ChaCha8Rng;
 
+use super::gradients::{Gradients, values};
 use super::loss::Measured;
 use super::optimizer::Descent;
 use super::order::{Purpose, generator, shuffled};
-use super::{Epoch, Evaluation, Loss, Progress, Tally, TrainConfig, TrainError};
-use crate::dataset::Dataset;
+use super::{Epoch, Evaluation, Progress, Tally, TrainConfig, TrainError};
+use crate::dataset::{Dataset, Known};
 use crate::interpreter::engine::Engine;
 use crate::interpreter::plan::Plan;
 use crate::interpreter::value::{Value, bounded, dims, floats, read};
@@ -146,6 +147,14 @@ impl Trainer {
         seed: u64,
         watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<Vec<Epoch>, TrainError> {
+        self.fit(data, epochs, seed, &mut Steps(watch))
+    }
+
+    /// As [`Trainer::train`], with a watcher that also sees the end of each epoch, and may end the training there.
+    ///
+    /// # Errors
+    /// As [`Trainer::train`]; what the watcher fails with.
+    pub fn fit(&mut self, data: &Dataset, epochs: usize, seed: u64, watch: &mut dyn Watch) -> Result<Vec<Epoch>, TrainError> {
         self.check(data)?;
         let before = self.weights.clone();
         let history = self.descend(data, epochs, seed, watch);
@@ -155,28 +164,27 @@ impl Trainer {
         history
     }
 
-    fn descend(
-        &mut self,
-        data: &Dataset,
-        epochs: usize,
-        seed: u64,
-        watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<Epoch>, TrainError> {
+    fn descend(&mut self, data: &Dataset, epochs: usize, seed: u64, watch: &mut dyn Watch) -> Result<Vec<Epoch>, TrainError> {
         let mut descent = Descent::new(self.config.optimizer, self.config.lr, self.weights.len());
-        let steps = data.len().div_ceil(self.config.batch);
+        let (batch, schedule) = (self.config.batch, self.config.schedule);
+        let together = batch.saturating_mul(self.config.accumulate);
+        let steps = data.len().div_ceil(together);
         let mut history = Vec::with_capacity(epochs);
         for epoch in 0..epochs {
             let order = shuffled(data.len(), &mut generator(seed, epoch, Purpose::Order));
             let mut masks = generator(seed, epoch, Purpose::Masks);
             let mut tally = Tally::default();
-            for (step, rows) in order.chunks(self.config.batch).enumerate() {
-                let measured = guard("a training step", || self.step(data, rows, &mut descent, &mut masks))?;
-                if !measured.loss.is_finite() {
+            for (step, rows) in order.chunks(together).enumerate() {
+                let share = schedule.factor(epoch * steps + step, epochs * steps);
+                let mut loss = Tally::default();
+                let batches: Vec<&[usize]> = rows.chunks(batch).collect();
+                let broken = guard("a training step", || self.step(data, &batches, share, &mut descent, &mut masks, &mut loss))?;
+                if let Some(rows) = broken {
                     return Err(TrainError::Diverged { epoch, step, tensor: self.not_finite(data, rows) });
                 }
-                tally.add(&measured, rows.len());
-                let progress = Progress { epoch, epochs, step: step + 1, steps, examples: rows.len(), loss: measured.loss };
-                if watch(&progress).is_break() {
+                tally.join(&loss);
+                let progress = Progress { epoch, epochs, step: step + 1, steps, examples: rows.len(), loss: loss.epoch().loss };
+                if watch.step(&progress).is_break() {
                     return Err(TrainError::Stopped);
                 }
             }
@@ -184,6 +192,9 @@ impl Trainer {
                 return Err(TrainError::Diverged { epoch, step: steps - 1, tensor });
             }
             history.push(tally.epoch());
+            if watch.epoch(self, epoch, &tally.epoch())?.is_break() {
+                break;
+            }
         }
         Ok(history)
     }
@@ -198,7 +209,7 @@ impl Trainer {
         let rows: Vec<usize> = (0..data.len()).collect();
         for rows in rows.chunks(EVALUATED_AT_ONCE) {
             let answers = guard("an evaluation", || self.answer(data, rows, &mut |_, _| ()))?;
-            tally.add(&self.config.loss.measure(&answers, self.width, data, rows), rows.len());
+            tally.add(&self.config.loss.measure(&self.config.labels, &answers, self.width, data, rows));
         }
         Ok(tally.evaluation())
     }
@@ -210,7 +221,7 @@ impl Trainer {
     }
 
     pub(super) fn check(&self, data: &Dataset) -> Result<(), TrainError> {
-        data.check(Some(self.config.loss.classes(self.width)))?;
+        data.check(Some(Known { classes: self.config.loss.classes(self.width), ignore: self.config.labels.ignore }))?;
         data.x.check_for(&self.inputs)?;
         self.config.loss.check(&data.y, self.width)
     }
@@ -225,25 +236,38 @@ impl Trainer {
         fed.into_iter().map(value).collect()
     }
 
-    /// One step. The parameters stay as they were if the loss is not finite.
-    fn step(&mut self, data: &Dataset, rows: &[usize], descent: &mut Descent, masks: &mut ChaCha8Rng) -> Result<Measured, ModelError> {
-        let Pass { measured, gradients, statistics } = self.pass(data, rows, masks)?;
-        if !measured.loss.is_finite() {
-            return Ok(measured);
-        }
-        descent.begin();
-        for (i, gradient) in gradients.into_iter().enumerate() {
-            if let Some(gradient) = gradient {
-                let gradient = gradient.to_contiguous();
-                let slice = gradient.as_slice::<f32>().expect("made contiguous above, and all floats are f32");
-                // Nobody else holds the weight, and it is changed in place.
-                descent.update(i, self.weights[i].storage_mut::<f32>(), slice);
+    /// One step along the mean gradient of some batches, at this share of the learning rate. A batch whose loss is not finite
+    /// comes back, and no step is made.
+    fn step<'r>(
+        &mut self,
+        data: &Dataset,
+        batches: &[&'r [usize]],
+        share: f32,
+        descent: &mut Descent,
+        masks: &mut ChaCha8Rng,
+        tally: &mut Tally,
+    ) -> Result<Option<&'r [usize]>, ModelError> {
+        let mut sum = Gradients::default();
+        for rows in batches {
+            let Pass { measured, gradients, statistics } = self.pass(data, rows, masks)?;
+            if !measured.loss.is_finite() {
+                return Ok(Some(rows));
+            }
+            tally.add(&measured);
+            sum.add(gradients, measured.weight);
+            for (i, value) in statistics {
+                self.weights[i] = value.to_contiguous();
             }
         }
-        for (i, value) in statistics {
-            self.weights[i] = value.to_contiguous();
+        let Some(gradients) = sum.mean(self.config.gradient_clip) else { return Ok(None) };
+        descent.begin(share);
+        for (i, gradient) in gradients.iter().enumerate() {
+            if let Some(gradient) = gradient {
+                // Nobody else holds the weight, and it is changed in place.
+                descent.update(i, self.weights[i].storage_mut::<f32>(), values(gradient));
+            }
         }
-        Ok(measured)
+        Ok(None)
     }
 
     /// Runs some rows forwards and backwards in training mode. The parameters stay.
@@ -258,7 +282,7 @@ impl Trainer {
         let outcome = self.learn.run(batch, &leaves, Mode::Training(masks), &mut |_, _| ())?;
         let answers = float(outcome.outputs)?;
         let values = self.values::<Tape>(answers.clone(), rows.len())?;
-        let mut measured = self.config.loss.measure(&values, self.width, data, rows);
+        let mut measured = self.config.loss.measure(&self.config.labels, &values, self.width, data, rows);
         // The sum of answers times the loss's gradient has that gradient.
         let shape = dims::<Tape>(&answers);
         let slope = floats::<Tape>(std::mem::take(&mut measured.gradient), &shape);
@@ -290,21 +314,26 @@ impl Trainer {
             let outcome = self.infer.run(batch, &self.weights, Mode::Inference, &mut |_, _| ())?;
             Ok(dims::<Flex>(&float(outcome.outputs)?))
         })?;
-        self.width = match (self.config.loss, &shape[..]) {
-            (Loss::CrossEntropy, [2, classes]) if *classes > 0 => *classes,
-            (Loss::CrossEntropy, _) => {
-                return Err(output_shape(format!("2 examples gave {shape:?}; cross-entropy needs [examples, classes]")));
+        self.width = match (self.config.loss.is_of_classes(), &shape[..]) {
+            (true, [2, classes]) if *classes > 0 => *classes,
+            (true, _) => {
+                return Err(output_shape(format!("2 examples gave {shape:?}; this loss needs [examples, classes]")));
             }
             (_, [2, rest @ ..]) => rest.iter().product(),
             _ => return Err(output_shape(format!("2 examples gave {shape:?}; the first axis must be the batch"))),
         };
+        let weights = self.config.labels.weights.len();
+        if weights != 0 && weights != self.width {
+            let reason = format!("the model has {} classes", self.width);
+            return Err(ModelError::Setting { name: "class weights", value: format!("{weights} of them"), reason });
+        }
         let data = self.zeros()?;
         let mut descent = Descent::new(self.config.optimizer, self.config.lr, self.weights.len());
         let mut masks = generator(0, 0, Purpose::Masks);
         guard("a first training step", || {
             // A last batch may hold one example only.
             for rows in [&[0, 1][..], &[0]] {
-                self.step(&data, rows, &mut descent, &mut masks)?;
+                self.step(&data, &[rows], 1.0, &mut descent, &mut masks, &mut Tally::default())?;
                 self.answer(&data, rows, &mut |_, _| ())?;
             }
             Ok(())
@@ -319,9 +348,9 @@ impl Trainer {
             Ok((input.name.clone(), Tensor::f32(shape, vec![0.0; count])?))
         };
         let x = self.inputs.iter().map(zeros).collect::<Result<Features, ModelError>>()?;
-        let y = match self.config.loss {
-            Loss::CrossEntropy => Targets::Classes(vec![0, 0]),
-            _ => Targets::Values(Tensor::f32([2, self.width], vec![0.0; 2 * self.width])?),
+        let y = match self.config.loss.is_of_classes() {
+            true => Targets::Classes(vec![0, 0]),
+            false => Targets::Values(Tensor::f32([2, self.width], vec![0.0; 2 * self.width])?),
         };
         Ok(Dataset { x, y })
     }
@@ -360,7 +389,40 @@ fn check(config: &TrainConfig) -> Result<(), ModelError> {
     if config.batch == 0 {
         return Err(ModelError::Setting { name: "batch", value: "0".to_owned(), reason: "it must be at least 1".to_owned() });
     }
+    if config.accumulate == 0 {
+        return Err(ModelError::Setting { name: "accumulate", value: "0".to_owned(), reason: "it must be at least 1".to_owned() });
+    }
+    if let Some(clip) = config.gradient_clip.filter(|clip| !(clip.is_finite() && *clip > 0.0)) {
+        return Err(ModelError::Setting { name: "gradient clip", value: clip.to_string(), reason: "it must be above 0".to_owned() });
+    }
+    config.loss.check_settings(&config.labels)?;
+    config.schedule.check()?;
     config.optimizer.check()
+}
+
+/// What is told of a training while it goes on.
+pub trait Watch {
+    /// After each step; a break stops the training, and the parameters are those of before it.
+    fn step(&mut self, _progress: &Progress) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// After each epoch, from 0; a break ends the training with the parameters of this moment.
+    ///
+    /// # Errors
+    /// What it fails with stops the training.
+    fn epoch(&mut self, _trainer: &Trainer, _epoch: usize, _measured: &Epoch) -> Result<ControlFlow<()>, TrainError> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// A function that sees the steps.
+struct Steps<'w>(&'w mut dyn FnMut(&Progress) -> ControlFlow<()>);
+
+impl Watch for Steps<'_> {
+    fn step(&mut self, progress: &Progress) -> ControlFlow<()> {
+        self.0(progress)
+    }
 }
 
 /// What the model reads, if that is something that examples can have.

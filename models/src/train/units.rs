@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 
 use super::order::{Purpose, generator};
-use super::{Loss, TrainError, Trainer};
+use super::{TrainError, Trainer};
 use crate::ModelError;
 use crate::dataset::Dataset;
 use crate::interpreter::guard;
@@ -30,7 +30,7 @@ pub struct UnitGradient<'a> {
     /// Mean over the unit's rows; NaN if the loss or a gradient is not finite, or if the
     /// graph refused the rows.
     pub loss: f64,
-    /// Rows answered right, none if `loss` is NaN; `None` for [`Loss::Mse`].
+    /// Rows answered right, none if `loss` is NaN; `None` for losses of values.
     pub correct: Option<u32>,
     /// Rows of the unit.
     pub rows: usize,
@@ -86,7 +86,7 @@ impl Trainer {
                 Ok((loss, correct)) if loss.is_finite() && finite(&flat) => (loss, correct),
                 _ => {
                     flat.fill(0.0);
-                    (f64::NAN, (self.config.loss != Loss::Mse).then_some(0))
+                    (f64::NAN, self.config.loss.has_accuracy().then_some(0))
                 }
             };
             if each(UnitGradient { gradient: &flat, loss, correct, rows: rows.len() }).is_break() {

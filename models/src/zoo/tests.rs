@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 use super::*;
 use crate::layout::{Role, parameters};
 use crate::onnx::{Dim, Element};
-use crate::train::{Loss, Optimizer, TrainConfig, TrainError, Trainer};
+use crate::train::{Optimizer, TrainConfig, TrainError, Trainer};
 use crate::{DataFault, Dataset, Features, Forward, Targets};
 
 fn batched(shape: &[usize]) -> Vec<Dim> {
@@ -83,7 +83,7 @@ fn every_kind_learns() {
         [(mobilenet([1, 16, 16], 2, 1), images, 8), (lstm([6, 2], 12, 2, 1), sequences, 30), (of(7, 10).build(2, 1).unwrap(), texts, 30)];
     for (model, data, epochs) in kinds {
         assert_eq!(Model::decode(&model.encode()).unwrap(), model);
-        let config = TrainConfig { loss: Loss::CrossEntropy, optimizer: Optimizer::adam(), lr: 0.01, batch: 8, freeze: vec![] };
+        let config = TrainConfig { optimizer: Optimizer::adam(), lr: 0.01, batch: 8, ..plain() };
         let mut trainer = Trainer::new(&model, config).unwrap();
         trainer.train(&data, epochs, 1, &mut |_| ControlFlow::Continue(())).unwrap();
         let found = trainer.evaluate(&data).unwrap();
@@ -94,7 +94,7 @@ fn every_kind_learns() {
 }
 
 fn plain() -> TrainConfig {
-    TrainConfig { loss: Loss::CrossEntropy, optimizer: Optimizer::sgd(), lr: 1.0, batch: 1, freeze: vec![] }
+    TrainConfig { lr: 1.0, batch: 1, ..TrainConfig::default() }
 }
 
 /// Where padding stands, nothing of the place is read.

@@ -14,7 +14,7 @@ use super::Decline;
 use crate::{
     canonical::Canonical,
     fault::{Fault, Misuse},
-    spec::{AggregationProfile, Loss, MaskSuite, NoiseMechanism, PrivacyUnit, Spec, Weights},
+    spec::{AggregationProfile, MaskSuite, NoiseMechanism, PrivacyUnit, Spec, Weights},
     time::span,
 };
 
@@ -239,8 +239,8 @@ fn reports(spec: &Spec) -> Vec<Report> {
     match (spec.privacy.unit, spec.model.loss) {
         // At node level each statistic costs noise where there is none to spare.
         (PrivacyUnit::Node | PrivacyUnit::None, _) => Vec::new(),
-        (_, Loss::CrossEntropy | Loss::Bce) => vec![Report::Loss, Report::Accuracy],
-        (_, Loss::Mse) => vec![Report::Loss],
+        (_, loss) if loss.has_accuracy() => vec![Report::Loss, Report::Accuracy],
+        (_, _) => vec![Report::Loss],
     }
 }
 

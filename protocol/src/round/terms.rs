@@ -12,7 +12,7 @@ use crate::{
     fault::Fault,
     ids::{NodeId, RunId, SessionId},
     run::Cost,
-    spec::{Loss, OptimizerKind, Spec, Weights},
+    spec::{LabelSpec, Loss, OptimizerKind, Spec, Weights},
     time::Timestamp,
 };
 
@@ -86,6 +86,8 @@ pub struct TrainTerms {
     pub source: Option<String>,
     /// What training makes small.
     pub loss: Loss,
+    /// How labels count.
+    pub labels: LabelSpec,
     /// Initializers that are not trained.
     pub freeze: Vec<String>,
     /// Passes over the node's examples.
@@ -178,6 +180,7 @@ impl TrainTerms {
             seed: spec.seed,
             source: spec.data.source.clone(),
             loss: spec.model.loss,
+            labels: spec.model.labels.clone(),
             freeze: spec.model.freeze.clone(),
             local_epochs: train.local_epochs,
             batch: train.batch,
@@ -198,7 +201,10 @@ impl TrainTerms {
         let o = &self.optimizer;
         to.u64(self.seed)
             .option(self.source.as_deref(), Canonical::str)
-            .str(self.loss.word())
+            .str(&self.loss.to_string())
+            .list(self.labels.weights.iter(), |to, weight| to.f64(*weight))
+            .f64(self.labels.smoothing)
+            .option(self.labels.ignore, |to, label| to.str(&label.to_string()))
             .list(self.freeze.iter(), |to, name| to.str(name))
             .u64(u64::from(self.local_epochs))
             .u64(u64::from(self.batch))

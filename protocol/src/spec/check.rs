@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{NoiseMechanism, OptimizerKind, PrivacyUnit, Spec, Weights, parse::setting};
+use super::{LabelSpec, LossKind, NoiseMechanism, OptimizerKind, PrivacyUnit, Spec, Weights, parse::setting};
 use crate::{
     fault::{Fault, Misuse},
     ids::{RingId, RunId},
@@ -30,7 +30,30 @@ impl Spec {
         self.check_release()
     }
 
+    fn check_labels(&self) -> Result<(), Fault> {
+        let (labels, loss) = (&self.model.labels, self.model.loss);
+        if *labels != LabelSpec::default() && !loss.is_of_classes() {
+            return Err(setting("model.labels", format!("{loss} has no labels of classes")));
+        }
+        if !(0.0..1.0).contains(&labels.smoothing) {
+            return Err(setting("model.labels.smoothing", format!("{} is not a share from 0 to below 1", labels.smoothing)));
+        }
+        if labels.smoothing != 0.0 && loss.kind != LossKind::CrossEntropy {
+            return Err(setting("model.labels.smoothing", "only cross_entropy has it"));
+        }
+        if let Some(weight) = labels.weights.iter().find(|w| !(w.is_finite() && **w > 0.0)) {
+            return Err(setting("model.labels.weights", format!("{weight} is not above 0")));
+        }
+        let alone = matches!(self.privacy.unit, PrivacyUnit::Example | PrivacyUnit::Entity);
+        if !labels.weights.is_empty() && alone {
+            let why = format!("under the unit {} each unit counts the same; leave them out", self.privacy.unit);
+            return Err(setting("model.labels.weights", why));
+        }
+        Ok(())
+    }
+
     fn check_train(&self) -> Result<(), Fault> {
+        self.check_labels()?;
         let train = &self.train;
         within("train.rounds", train.rounds, 1, 1_000_000)?;
         within("train.local_epochs", train.local_epochs, 1, 10_000)?;

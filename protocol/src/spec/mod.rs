@@ -12,8 +12,11 @@
 //!
 //!     [model]
 //!     file = "cnn.onnx"            # the initial model; its initializers are trained
-//!     loss = "cross_entropy"       # cross_entropy | mse | bce
-//!     freeze = ["stem.*"]          # initializers that stay as they are
+//!     loss = "cross_entropy"       # cross_entropy | focal:2 | bce | mse | mae | huber:1 | pinball:0.5
+//!     freeze = ["stem.*"]          # initializers that stay as they are; ["*", "!head.*"] trains the head only
+//!
+//!     [model.labels]
+//!     smoothing = 0.1              # spread over all classes
 //!
 //!     [train]
 //!     rounds = 60
@@ -57,6 +60,7 @@
 
 mod check;
 mod defaults;
+mod loss;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -64,6 +68,8 @@ mod tests;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use loss::Loss;
 
 use crate::time::span;
 
@@ -105,10 +111,24 @@ pub struct ModelSpec {
     pub file: String,
     /// What training makes small.
     pub loss: Loss,
-    /// Initializers that are not trained, by name; `*` stands for any text.
+    /// How labels of classes count.
+    pub labels: LabelSpec,
+    /// Initializers that are not trained, by name; `*` stands for any text, and a leading `!` takes names out again.
     pub freeze: Vec<String>,
     /// An ONNX graph that turns raw features into the model's input.
     pub preprocess: Option<String>,
+}
+
+/// `[model.labels]`, for cross-entropy and the focal loss.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LabelSpec {
+    /// Weight of each class; left out, all weigh the same.
+    pub weights: Vec<f64>,
+    /// Share of each label that is spread over all classes.
+    pub smoothing: f64,
+    /// Examples with this label count nowhere.
+    pub ignore: Option<i64>,
 }
 
 /// `[data]`
@@ -313,13 +333,21 @@ macro_rules! words {
 
 words! {
     /// What training makes small.
-    Loss {
+    LossKind {
         /// Softmax cross-entropy over class indices.
         #[default] CrossEntropy = "cross_entropy",
-        /// Mean squared error.
-        Mse = "mse",
+        /// Cross-entropy in which sure answers count less; with a number, its gamma.
+        Focal = "focal",
         /// Binary cross-entropy on logits.
         Bce = "bce",
+        /// Mean squared error.
+        Mse = "mse",
+        /// Mean absolute error.
+        Mae = "mae",
+        /// Squared up to a distance, and linear beyond; with a number, that distance.
+        Huber = "huber",
+        /// Least at a quantile of the targets; with a number, that quantile.
+        Pinball = "pinball",
     }
     /// Which rule steps.
     OptimizerKind {

@@ -1,9 +1,10 @@
 //! `sapwood model …`: work on .onnx files without any server.
 
 mod files;
-mod fit;
+mod measure;
 mod quantize;
 mod show;
+mod train;
 
 use std::path::PathBuf;
 
@@ -28,10 +29,10 @@ pub(crate) enum Verb {
     },
     /// Train on this machine.
     #[command(
-        after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx"
+        after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx"
     )]
     Train(Box<TrainArgs>),
-    /// Loss and accuracy on a data set.
+    /// Loss, accuracy and other figures of merit on a data set.
     #[command(after_help = "Example:\n  sapwood model eval trained.onnx --data digits:12-14 --preprocess scale.onnx --runtime ort")]
     Eval(EvalArgs),
     /// A static INT8 model in Q/DQ form.
@@ -103,6 +104,14 @@ enum Kind {
     Scale,
 }
 
+/// How a learning rate falls.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Decay {
+    Constant,
+    Linear,
+    Cosine,
+}
+
 /// Where examples come from.
 #[derive(Args)]
 pub(crate) struct DataArgs {
@@ -123,9 +132,8 @@ pub(crate) struct TrainArgs {
     file: PathBuf,
     #[command(flatten)]
     data: DataArgs,
-    /// cross-entropy, mse or bce.
-    #[arg(long, default_value = "cross-entropy")]
-    loss: String,
+    #[command(flatten)]
+    loss: LossArgs,
     #[arg(long, default_value_t = 10)]
     epochs: usize,
     #[arg(long, default_value_t = 32)]
@@ -139,9 +147,31 @@ pub(crate) struct TrainArgs {
     momentum: f32,
     #[arg(long, default_value_t = 0.0)]
     weight_decay: f32,
-    /// Names of parameters that stay as they are; `*` stands for anything.
+    /// How the learning rate falls over all steps.
+    #[arg(long, value_enum, default_value_t = Decay::Constant)]
+    schedule: Decay,
+    /// Share of all steps over which the learning rate rises first.
+    #[arg(long, default_value_t = 0.0)]
+    warmup: f32,
+    /// Longest gradient, all parameters together.
+    #[arg(long)]
+    gradient_clip: Option<f32>,
+    /// Batches whose mean gradient makes one step.
+    #[arg(long, default_value_t = 1)]
+    accumulate: usize,
+    /// Names of parameters that stay as they are; `*` stands for anything, and a leading `!` takes names out again:
+    /// `--freeze '*,!fc.*'` trains the head only.
     #[arg(long, value_delimiter = ',')]
     freeze: Vec<String>,
+    /// Data that each epoch is measured on; the best epoch's model is written.
+    #[arg(long)]
+    validation: Option<String>,
+    /// Stop after so many epochs that were no better on the validation data.
+    #[arg(long, requires = "validation")]
+    patience: Option<usize>,
+    /// Where the model is written after every epoch.
+    #[arg(long)]
+    checkpoint: Option<PathBuf>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[arg(long)]
@@ -155,9 +185,25 @@ pub(crate) struct EvalArgs {
     data: DataArgs,
     #[arg(long, value_enum, default_value_t = Engine::Burn)]
     runtime: Engine,
-    /// cross-entropy, mse or bce.
+    #[command(flatten)]
+    loss: LossArgs,
+}
+
+/// What is minimized, and measured.
+#[derive(Args)]
+pub(crate) struct LossArgs {
+    /// cross-entropy, focal:GAMMA, bce, mse, mae, huber:DELTA or pinball:QUANTILE.
     #[arg(long, default_value = "cross-entropy")]
     loss: String,
+    /// Weight of each class, such as 1,1,5.
+    #[arg(long, value_delimiter = ',')]
+    class_weights: Vec<f32>,
+    /// Share of each label that is spread over all classes.
+    #[arg(long, default_value_t = 0.0)]
+    label_smoothing: f32,
+    /// Examples with this label count nowhere.
+    #[arg(long, allow_negative_numbers = true)]
+    ignore_label: Option<i64>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -189,9 +235,9 @@ pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failu
     match verb {
         Verb::New(args) => ("model new", show::new(&args)),
         Verb::Inspect { file } => ("model inspect", show::inspect(&file)),
-        Verb::Train(args) => ("model train", fit::train(&args, json)),
-        Verb::Eval(args) => ("model eval", fit::eval(&args)),
+        Verb::Train(args) => ("model train", train::train(&args, json)),
+        Verb::Eval(args) => ("model eval", measure::eval(&args)),
         Verb::Quantize(args) => ("model quantize", quantize::quantize(&args)),
-        Verb::Verify { file, data, tolerance } => ("model verify", fit::verify(&file, &data, tolerance)),
+        Verb::Verify { file, data, tolerance } => ("model verify", measure::verify(&file, &data, tolerance)),
     }
 }

@@ -1,0 +1,160 @@
+//! `model eval` and `model verify`.
+
+use std::path::Path;
+
+use sapwood_models::{
+    Dataset, Features, Forward, Model, Targets, Tensor, metrics,
+    train::{Labels, Loss, score},
+};
+use sapwood_runtime::{Runtime, Session, SessionOptions};
+use serde_json::{Value, json};
+
+use super::{DataArgs, Engine, EvalArgs, LossArgs, read_model};
+use crate::output::{Answer, Exit, Failure, OrFail, table};
+
+/// Examples that pass at once.
+const AT_ONCE: usize = 128;
+
+pub(super) fn eval(args: &EvalArgs) -> Result<Answer, Failure> {
+    let model = read_model(&args.file)?;
+    let data = args.data.read()?;
+    let (loss, labels) = args.loss.parse()?;
+    let answers = logits(&model, Answers::new(&model, args.runtime)?.all(&data.x)?);
+    let found = score(loss, &labels, &answers, &data.y).or_usage()?;
+    let (metrics, lines) = report(&answers, &data.y)?;
+    let shown = found.accuracy.map_or_else(String::new, |a| format!("accuracy {a:.4}, "));
+    Ok(Answer::new(
+        json!({"accuracy": found.accuracy, "loss": found.loss, "examples": found.examples, "metrics": metrics}),
+        format!("{lines}\n{shown}loss {:.4} on {} examples", found.loss, found.examples),
+    ))
+}
+
+impl LossArgs {
+    pub(super) fn parse(&self) -> Result<(Loss, Labels), Failure> {
+        let labels = Labels { weights: self.class_weights.clone(), smoothing: self.label_smoothing, ignore: self.ignore_label };
+        Ok((self.loss.parse().or_usage()?, labels))
+    }
+}
+
+/// A model in one of the two runtimes.
+enum Answers {
+    Burn(Forward),
+    Ort(Session),
+}
+
+impl Answers {
+    fn new(model: &Model, engine: Engine) -> Result<Self, Failure> {
+        Ok(match engine {
+            Engine::Burn => Self::Burn(Forward::new(model).or_usage()?),
+            Engine::Ort => {
+                let runtime = Runtime::load(None).or_fail(Exit::NotFound).map_err(|f| f.hint("sapwood runtime install"))?;
+                Self::Ort(runtime.session(&model.encode(), SessionOptions::default()).or_usage()?)
+            }
+        })
+    }
+
+    /// The first output for all examples.
+    fn all(&mut self, x: &Features) -> Result<Tensor, Failure> {
+        let rows: Vec<usize> = (0..x.rows()).collect();
+        let mut all: Option<Tensor> = None;
+        for rows in rows.chunks(AT_ONCE) {
+            let part = x.take_rows(rows);
+            let answer = match self {
+                Self::Burn(forward) => forward.answer(&part).or_usage()?,
+                Self::Ort(session) => session.answer(&part).or_usage()?,
+            };
+            match &mut all {
+                None => all = Some(answer),
+                Some(all) => {
+                    if !all.append(&answer) {
+                        return Err(Failure::usage("the model's first output is not float32 with an axis for the examples"));
+                    }
+                }
+            }
+        }
+        all.ok_or_else(|| Failure::usage("the data has no example"))
+    }
+}
+
+/// Probabilities become logits again, so that the loss is the one that training takes.
+fn logits(model: &Model, answers: Tensor) -> Tensor {
+    let output = model.outputs().into_iter().next().map(|o| o.name);
+    let last = model.graph().node.iter().find(|n| n.output.first() == output.as_ref());
+    let back: fn(f32) -> f32 = match last.map(|n| n.op_type()) {
+        Some("Softmax") => |p| p.max(f32::MIN_POSITIVE).ln(),
+        Some("Sigmoid") => |p| (p.max(f32::MIN_POSITIVE) / (1.0 - p).max(f32::MIN_POSITIVE)).ln(),
+        _ => return answers,
+    };
+    let values = answers.as_f32().map(|values| values.iter().map(|p| back(*p)).collect());
+    values.and_then(|values| Tensor::f32(answers.shape.clone(), values).ok()).unwrap_or(answers)
+}
+
+/// Figures beside loss and accuracy: of each class, or of the errors.
+fn report(answers: &Tensor, targets: &Targets) -> Result<(Value, String), Failure> {
+    let values = answers.as_f32().ok_or_else(|| Failure::usage("the model's first output is not float32"))?;
+    match targets {
+        // One logit answers a question of yes or no.
+        Targets::Classes(labels) if answers.row_len() == 1 => {
+            let positive: Vec<bool> = labels.iter().map(|label| *label == 1).collect();
+            let area = metrics::auroc(values, &positive);
+            Ok((json!({"auroc": area}), area.map_or_else(String::new, |area| format!("AUROC {area:.4}"))))
+        }
+        Targets::Classes(labels) => {
+            let classes = answers.row_len();
+            let found = metrics::classes(values, classes, labels);
+            let (confusion, f1) = (&found.confusion, found.confusion.macro_f1());
+            let of = |class: usize| (confusion.precision(class), confusion.recall(class));
+            let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+            let rows: Vec<_> = (0..classes).map(|class| vec![class.to_string(), number(of(class).0), number(of(class).1)]).collect();
+            let each: Vec<_> = (0..classes).map(|class| json!({"precision": of(class).0, "recall": of(class).1})).collect();
+            let area = found.auroc.map_or_else(String::new, |area| format!(", AUROC {area:.4}"));
+            let text = format!("{}\nmacro F1 {f1:.4}{area}", table(&["class", "precision", "recall"], &rows));
+            Ok((json!({"macro_f1": f1, "auroc": found.auroc, "classes": each}), text))
+        }
+        Targets::Values(truth) => {
+            let truth = truth.as_f32().unwrap_or_default();
+            let mae = metrics::mean_absolute_error(values, truth);
+            let rmse = metrics::mean_squared_error(values, truth).map(f64::sqrt);
+            let text = mae.zip(rmse).map_or_else(String::new, |(mae, rmse)| format!("MAE {mae:.4}, RMSE {rmse:.4}"));
+            Ok((json!({"mae": mae, "rmse": rmse}), text))
+        }
+    }
+}
+
+/// The same input through Burn and through ONNX Runtime.
+pub(super) fn verify(file: &Path, data: &DataArgs, tolerance: f64) -> Result<Answer, Failure> {
+    let model = read_model(file)?;
+    let Dataset { x, .. } = data.read()?;
+    let ours = Answers::new(&model, Engine::Burn)?.all(&x)?;
+    let theirs = Answers::new(&model, Engine::Ort)?.all(&x)?;
+    let (Some(a), Some(b)) = (ours.as_f32(), theirs.as_f32()) else {
+        return Err(Failure::usage("the model's first output is not float32"));
+    };
+    if ours.shape != theirs.shape {
+        return Err(Failure::new(Exit::Refused, format!("Burn gives the shape {:?}, ONNX Runtime {:?}", ours.shape, theirs.shape)));
+    }
+    let worst = largest_difference(a, b);
+    let found = json!({"largest_difference": worst, "tolerance": tolerance, "examples": x.rows()});
+    if worst.is_nan() || worst > tolerance {
+        let message = format!("Burn and ONNX Runtime differ by {worst:.2e}, more than {tolerance:.0e}");
+        return Err(Failure::new(Exit::Refused, message).data(found));
+    }
+    Ok(Answer::new(found, format!("Burn and ONNX Runtime agree within {worst:.2e} on {} examples", x.rows())))
+}
+
+/// NaN if either side has one.
+fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
+    // `f64::max` would drop a NaN.
+    a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, |worst, d| if d > worst || d.is_nan() { d } else { worst })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_that_is_no_number_is_not_small() {
+        assert!(largest_difference(&[1.0, f32::NAN, 1.0], &[1.0, 2.0, 4.0]).is_nan());
+        assert!((largest_difference(&[1.0, 5.0], &[1.5, 2.0]) - 3.0).abs() < 1e-9);
+    }
+}
