@@ -92,7 +92,7 @@ impl Candidates {
         if spec.release.auto {
             let calibration = calibration_data(spec, job.objects)?;
             let x = sources::prepared(preprocess.as_ref(), &calibration.x.take_rows(&[0]))?;
-            quantize::quantize(&model, &quantize::ranges(&model, &x)?, target(&self.options.class)?)?;
+            quantize::quantize(&model, &quantize::ranges(&model, &x, quantize::Calibrator::MinMax)?, target(&self.options.class)?)?;
             evaluation_data(spec, job.objects)?;
             rings(spec)?;
             Runtime::load(self.options.library.as_deref())?;

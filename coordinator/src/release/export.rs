@@ -31,7 +31,7 @@ impl Exported {
         let fp32 = write_back(&model, &layout, &params)?;
         let calibration = calibration_data(job.spec, job.objects)?;
         let x = sources::prepared(preprocess.as_ref(), &calibration.x)?;
-        let int8 = quantize::quantize(&fp32, &quantize::ranges(&fp32, &x)?, target(class)?)?;
+        let int8 = quantize::quantize(&fp32, &quantize::ranges(&fp32, &x, quantize::Calibrator::MinMax)?, target(class)?)?;
         let quantizer = Quantizer {
             format: "QDQ".into(),
             activations: "uint8 per tensor, asymmetric".into(),

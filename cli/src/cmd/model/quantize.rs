@@ -12,7 +12,7 @@ pub(super) fn quantize(args: &QuantizeArgs) -> Result<Answer, Failure> {
     let target: int8::Target = args.target.replace("x86-64", "x86_64").parse().or_usage()?;
     let data = read_data(&args.calibration, args.schema.as_deref(), args.preprocess.as_deref())?;
     let rows: Vec<usize> = (0..data.len().min(args.samples)).collect();
-    let ranges = int8::ranges(&model, &data.subset(&rows).x).or_usage()?;
+    let ranges = int8::ranges(&model, &data.subset(&rows).x, int8::Calibrator::MinMax).or_usage()?;
     let quantized = int8::quantize(&model, &ranges, target).or_usage()?;
     // A graph that our own interpreter cannot read would be a fault of ours: fail here, not on a node.
     Forward::new(&quantized.model).or_usage()?;
