@@ -17,7 +17,9 @@
 mod arithmetic;
 mod calibrate;
 mod constants;
+mod dynamic;
 mod emit;
+mod half;
 mod histogram;
 mod mark;
 pub mod passes;
@@ -32,6 +34,8 @@ use crate::ModelError;
 use crate::onnx::Model;
 
 pub use calibrate::{Calibrator, Ranges, ranges};
+pub use dynamic::dynamic;
+pub use half::half;
 pub use target::Target;
 
 /// Oldest opset with a channel axis in `DequantizeLinear`.
