@@ -13,6 +13,9 @@
 //! (`onnxruntime.quantization.quantize_static`, QDQ format, `per_channel=True`), so its graph
 //! optimizer finds the patterns that it fuses to integer kernels. Operators that it leaves in
 //! float stay in float and are listed.
+//!
+//! [`dynamic()`] needs no calibration and [`half()`] no integers. [`sensitivity()`] says what
+//! loses most, and [`mixed()`] leaves that in float.
 
 mod arithmetic;
 mod calibrate;
@@ -24,6 +27,7 @@ mod histogram;
 mod mark;
 pub mod passes;
 mod rules;
+mod sensitivity;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -36,6 +40,7 @@ use crate::onnx::Model;
 pub use calibrate::{Calibrator, Ranges, ranges};
 pub use dynamic::dynamic;
 pub use half::half;
+pub use sensitivity::{NodeError, Sensitivity, TensorError, mixed, sensitivity};
 pub use target::Target;
 
 /// Oldest opset with a channel axis in `DequantizeLinear`.

@@ -289,6 +289,52 @@ fn a_percentile_leaves_outliers_out_of_every_range() {
     assert!(min < -1.9 && max < 2.1, "{min} {max}");
 }
 
+/// One product in a hundred times the range of the others.
+fn uneven() -> (Model, Ranges, Tensor) {
+    let nodes = vec![
+        n("Gemm", &["input", "w1"], "a", vec![]),
+        n("Mul", &["a", "gain"], "b", vec![]),
+        n("Concat", &["a", "b"], "c", vec![make::int("axis", 1)]),
+        n("Gemm", &["c", "w2"], "y", vec![]),
+    ];
+    let mut proto = model(&[4], nodes, &[("w1", &[4, 4]), ("w2", &[8, 3]), ("gain", &[1])], "y").into_proto();
+    proto.graph.as_mut().unwrap().initializer[2] = write_tensor("gain", &Tensor::f32([1], vec![100.0]).unwrap());
+    let (model, x) = (Model::new(proto).unwrap(), noise(&[20, 4], 3));
+    let ranges = ranges(&model, &x, Calibrator::MinMax).unwrap();
+    (model, ranges, x)
+}
+
+#[test]
+fn the_report_names_what_loses_most() {
+    let (model, ranges, x) = uneven();
+    let found = sensitivity(&model, &ranges, Target::Aarch64, &x).unwrap();
+    assert_eq!(found.nodes.len(), 4);
+    assert!(found.nodes.windows(2).all(|w| w[0].error >= w[1].error));
+    assert!(found.nodes.iter().all(|node| node.error > 0.0 && node.error < 0.1), "{found:?}");
+    assert_eq!(found.tensors.len(), 5, "{found:?}");
+    let error = |name: &str| found.tensors.iter().find(|t| t.tensor == name).unwrap().error;
+    assert!(error("input") < 0.01 && error("y") > error("input"));
+}
+
+#[test]
+fn mixed_precision_leaves_as_many_nodes_in_float_as_it_takes() {
+    let (model, ranges, x) = uneven();
+    let found = sensitivity(&model, &ranges, Target::Aarch64, &x).unwrap();
+    let order: Vec<String> = found.nodes.iter().map(|n| n.node.clone()).collect();
+    let try_with = |wanted: usize| {
+        let mut asked = 0;
+        let mixed = mixed(&model, &ranges, Target::Aarch64, &order, |_| {
+            asked += 1;
+            Ok::<_, ModelError>(asked > wanted)
+        });
+        mixed.unwrap().map(|q| q.float_nodes)
+    };
+    assert_eq!(try_with(0), Some(vec![]));
+    assert_eq!(try_with(1), Some(vec![order[0].clone()]));
+    assert_eq!(try_with(3).unwrap().len(), 3);
+    assert_eq!(try_with(4), None, "all in float is no quantized model");
+}
+
 #[test]
 fn a_table_of_embeddings_gives_its_parameters_to_what_is_looked_up() {
     let mut proto = model(
