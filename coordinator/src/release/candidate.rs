@@ -8,7 +8,10 @@ use std::{
 };
 
 use ring::rand::SystemRandom;
-use sapwood_models::quantize;
+use sapwood_models::{
+    Features,
+    quantize::{self, Calibrator},
+};
 use sapwood_protocol::{
     DeviceClass, Digest, ModelName, ReleaseId, RingId, Version,
     release::{
@@ -40,6 +43,10 @@ const MIN_ONNXRUNTIME: &str = "1.24.0";
 const TELEMETRY_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// Warm inferences that are timed.
 const LATENCY_RUNS: usize = 300;
+/// How often both forms are timed in turns, where size does not decide between them.
+const TURNS: usize = 5;
+/// A file or a time of so much of the float model's is a gain.
+const WORTH_IT: f64 = 0.95;
 /// Fresh processes that are timed (R9).
 const COLD_STARTS: usize = 20;
 /// Evaluators that are kept between rounds.
@@ -91,7 +98,7 @@ impl Candidates {
         if spec.release.auto {
             let calibration = calibration_data(spec, job.objects)?;
             let x = sources::prepared(preprocess.as_ref(), &calibration.x.take_rows(&[0]))?;
-            quantize::quantize(&model, &quantize::ranges(&model, &x)?, target(&self.options.class)?)?;
+            quantize::quantize(&model, &quantize::ranges(&model, &x, Calibrator::MinMax)?, target(&self.options.class)?)?;
             evaluation_data(spec, job.objects)?;
             rings(spec)?;
             Runtime::load(self.options.library.as_deref())?;
@@ -124,25 +131,27 @@ impl Candidates {
     fn candidate(&self, job: &BuildJob<'_>) -> Result<Built, ReleaseError> {
         let spec = job.spec;
         let name = Name::of(job)?;
-        let exported = Exported::of(job, &self.options.class)?;
+        let mut exported = Exported::of(job, &self.options.class)?;
 
         // How both forms do, where they will run.
         let runtime = Runtime::load(self.options.library.as_deref())?;
         let evaluation = evaluation_data(spec, job.objects)?;
-        let fp32 = Pipeline::new(runtime, exported.preprocess_bytes(), &exported.fp32)?.score(&evaluation)?;
-        let mut pipeline = Pipeline::new(runtime, exported.preprocess_bytes(), &exported.int8)?;
-        let int8 = pipeline.score(&evaluation)?;
+        let mut float = Pipeline::new(runtime, exported.preprocess_bytes(), &exported.fp32)?;
+        let mut integer = Pipeline::new(runtime, exported.preprocess_bytes(), &exported.int8)?;
+        let (fp32, int8) = (float.score(&evaluation)?, integer.score(&evaluation)?);
+        exported.keeps_float = !(smaller(&exported) || faster(&mut integer, &mut float, &evaluation.x)?);
+        let (mut pipeline, shipped) = if exported.keeps_float { (float, fp32) } else { (integer, int8) };
         let latency = pipeline.time(&evaluation.x, LATENCY_RUNS)?;
 
         let golden = Golden::of(&mut pipeline, &exported, spec.release.golden)?;
         let bundle_name = format!("{}-{}.tar.gz", name.release, self.options.class);
         let card = Card { job, exported: &exported, title: name.release.as_str(), fp32, int8, bundle_name: &bundle_name }.text();
-        let needs = RuntimeNeeds { min_onnxruntime: MIN_ONNXRUNTIME.parse::<RuntimeVersion>()?, opset: exported.model.opset() };
+        let needs = RuntimeNeeds { min_onnxruntime: MIN_ONNXRUNTIME.parse::<RuntimeVersion>()?, opset: exported.model().opset() };
         let parts = pack::parts(spec, &exported, &golden, card, needs.min_onnxruntime, runtime.version())?;
         let packed = bundle::write(&parts)?;
 
         let cold = self.options.probe.run(&parts, COLD_STARTS, &runtime.found().path)?;
-        let measured = measured(&exported, fp32, int8, &latency, &cold);
+        let measured = measured(&exported, fp32, shipped, &latency, &cold);
         let gates = spec.release.gates.judge(&measured);
         if !gates.pass() {
             return Ok(Built::Refused(gates));
@@ -221,17 +230,35 @@ impl Name {
     }
 }
 
-fn measured(exported: &Exported, fp32: Option<Score>, int8: Option<Score>, latency: &Timings, cold: &Timings) -> Measured {
+/// Whether INT8 makes a file that is worth it.
+fn smaller(exported: &Exported) -> bool {
+    exported.int8.len() as f64 <= WORTH_IT * exported.fp32.len() as f64
+}
+
+/// Whether INT8 answers so much sooner that it is worth it. Asked only where it gains no size: a clock decides here, and a bundle
+/// that is built again should have the same bytes.
+fn faster(integer: &mut Pipeline, float: &mut Pipeline, x: &Features) -> Result<bool, ReleaseError> {
+    let (mut int8, mut fp32) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        int8.extend(integer.time(x, LATENCY_RUNS)?.percentile(50.0));
+        fp32.extend(float.time(x, LATENCY_RUNS)?.percentile(50.0));
+    }
+    let (int8, fp32) = (Timings::new(int8).percentile(50.0), Timings::new(fp32).percentile(50.0));
+    Ok(int8.zip(fp32).is_some_and(|(int8, fp32)| int8 <= WORTH_IT * fp32))
+}
+
+fn measured(exported: &Exported, fp32: Option<Score>, shipped: Option<Score>, latency: &Timings, cold: &Timings) -> Measured {
     Measured {
         fp32_accuracy: fp32.map(Score::accuracy),
-        accuracy: int8.map(Score::accuracy),
-        bytes: Some(exported.int8.len() as u64),
+        accuracy: shipped.map(Score::accuracy),
+        bytes: Some(exported.model_bytes().len() as u64),
         p99_us: latency.percentile(99.0),
         cold_start_us: cold.percentile(95.0),
-        examples: int8.map(|score| score.examples),
+        examples: shipped.map(|score| score.examples),
         fp32_correct: fp32.map(|score| score.correct),
-        correct: int8.map(|score| score.correct),
+        correct: shipped.map(|score| score.correct),
         fp32_bytes: Some(exported.fp32.len() as u64),
+        left_out_int8_bytes: Some(exported.int8.len() as u64).filter(|_| exported.keeps_float),
         p50_us: latency.percentile(50.0),
     }
     .rounded()

@@ -23,7 +23,7 @@ impl Card<'_> {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let (job, spec, q) = (self.job, self.job.spec, &self.exported.quantizer);
+        let (job, spec) = (self.job, self.job.spec);
         let source = spec.data.source.as_deref().unwrap_or("each node's own data");
         writeln!(out, "# {}\n", self.title)?;
         writeln!(out, "{}\n", spec.release.use_case)?;
@@ -34,7 +34,7 @@ impl Card<'_> {
             writeln!(out, "Evaluation data: {data}.")?;
         }
         if let Some(data) = &spec.release.calibration {
-            writeln!(out, "Public data for calibration and golden examples: {data}, {} examples.", q.calibration_examples)?;
+            writeln!(out, "Public data for calibration and golden examples: {data}, {} examples.", self.exported.calibration.len())?;
         }
         writeln!(out, "\n## Privacy\n\n{}.", capitalized(&spec.privacy_line()))?;
         if let Some(statement) = job.statement {
@@ -45,18 +45,22 @@ impl Card<'_> {
         }
         writeln!(out, "\n## How it does\n")?;
         writeln!(out, "| | right answers | bytes |\n|---|---|---|")?;
-        writeln!(out, "| float | {} | {} |", answers(self.fp32), self.exported.fp32.len())?;
-        writeln!(out, "| INT8, which is shipped | {} | {} |", answers(self.int8), self.exported.int8.len())?;
-        writeln!(
-            out,
-            "\nQuantized for `{}`: {} operators in integers (activations {}, weights {}, {} ranges), {} in float.",
-            q.target,
-            q.quantized_nodes,
-            q.activations,
-            q.weights,
-            q.calibration,
-            q.float_nodes.len()
-        )?;
+        let (float, integer) = if self.exported.keeps_float { (", which is shipped", "") } else { ("", ", which is shipped") };
+        writeln!(out, "| float{float} | {} | {} |", answers(self.fp32), self.exported.fp32.len())?;
+        writeln!(out, "| INT8{integer} | {} | {} |", answers(self.int8), self.exported.int8.len())?;
+        match self.exported.quantizer() {
+            None => writeln!(out, "\nINT8 gains neither size nor speed here, so the float model is shipped.")?,
+            Some(q) => writeln!(
+                out,
+                "\nQuantized for `{}`: {} operators in integers (activations {}, weights {}, {} ranges), {} in float.",
+                q.target,
+                q.quantized_nodes,
+                q.activations,
+                q.weights,
+                q.calibration,
+                q.float_nodes.len()
+            )?,
+        }
         writeln!(out, "\n## Gates\n")?;
         let gates = &spec.release.gates;
         if let Some(least) = gates.min_accuracy {

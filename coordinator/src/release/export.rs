@@ -1,8 +1,8 @@
-//! The model's two forms: float, with the run's parameters in it, and integer, for one class of devices.
+//! The model's two forms: float, with the run's parameters in it, and integer, for one class of devices. One of them is shipped.
 
 use sapwood_models::{
     Dataset, Model, ValueInfo, parameters,
-    quantize::{self, Target},
+    quantize::{self, Calibrator, Target},
     write_back,
 };
 use sapwood_protocol::{DeviceClass, Digest, release::documents::Quantizer, spec::Spec};
@@ -16,10 +16,13 @@ pub(super) struct Exported {
     pub(super) preprocess: Option<(Model, Vec<u8>)>,
     pub(super) fp32: Vec<u8>,
     pub(super) int8: Vec<u8>,
-    /// The integer form, as it was written.
-    pub(super) model: Model,
-    pub(super) quantizer: Quantizer,
-    /// What the two read together: the graph in front, and what the model reads beside its answer.
+    /// The float form is shipped, because the integer form gains nothing.
+    pub(super) keeps_float: bool,
+    /// Both forms, as they were written.
+    float: Model,
+    integer: Model,
+    quantizer: Quantizer,
+    /// What the graph in front and the model read together: all but what the one makes for the other.
     pub(super) inputs: Vec<ValueInfo>,
     /// The public data that calibrated it.
     pub(super) calibration: Dataset,
@@ -33,10 +36,12 @@ impl Exported {
         let fp32 = write_back(&model, &layout, &params)?;
         let calibration = calibration_data(job.spec, job.objects)?;
         let x = sources::prepared(preprocess.as_ref(), &calibration.x)?;
-        let int8 = quantize::quantize(&fp32, &quantize::ranges(&fp32, &x)?, target(class)?)?;
+        let target = target(class)?;
+        let int8 = quantize::quantize(&fp32, &quantize::ranges(&fp32, &x, Calibrator::MinMax)?, target)?;
         let quantizer = Quantizer {
             format: "QDQ".into(),
-            activations: "uint8 per tensor, asymmetric".into(),
+            activations: if target == Target::JetsonTensorRt { "int8 per tensor, symmetric" } else { "uint8 per tensor, asymmetric" }
+                .into(),
             weights: "int8 per channel, symmetric".into(),
             calibration: "min-max".into(),
             calibration_examples: calibration.len(),
@@ -56,7 +61,9 @@ impl Exported {
             }),
             fp32: fp32.encode(),
             int8: int8.model.encode(),
-            model: int8.model,
+            keeps_float: false,
+            float: fp32,
+            integer: int8.model,
             quantizer,
             calibration,
         })
@@ -65,6 +72,21 @@ impl Exported {
     /// The file of the graph in front.
     pub(super) fn preprocess_bytes(&self) -> Option<&[u8]> {
         self.preprocess.as_ref().map(|(_, bytes)| bytes.as_slice())
+    }
+
+    /// The graph that is shipped.
+    pub(super) fn model(&self) -> &Model {
+        if self.keeps_float { &self.float } else { &self.integer }
+    }
+
+    /// Its file.
+    pub(super) fn model_bytes(&self) -> &[u8] {
+        if self.keeps_float { &self.fp32 } else { &self.int8 }
+    }
+
+    /// How it was quantized, if it was.
+    pub(super) fn quantizer(&self) -> Option<&Quantizer> {
+        Some(&self.quantizer).filter(|_| !self.keeps_float)
     }
 }
 
@@ -90,10 +112,9 @@ pub(super) fn calibration_data(spec: &Spec, objects: &Objects) -> Result<Dataset
 
 /// The quantizer's target for a class of devices.
 pub(super) fn target(class: &DeviceClass) -> Result<Target, ReleaseError> {
-    let known = [Target::X86_64Vnni, Target::X86_64, Target::Aarch64];
-    let found = known.into_iter().find(|target| target.name() == class.as_str());
+    let found = Target::ALL.into_iter().find(|target| target.name() == class.as_str());
     found.ok_or_else(|| {
-        let names = known.map(Target::name).join(", ");
+        let names = Target::ALL.map(Target::name).join(", ");
         ReleaseError::setting("device class", format_args!("{class} has no quantizer; known are {names}"))
     })
 }

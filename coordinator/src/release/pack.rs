@@ -61,7 +61,7 @@ pub(super) fn parts(
     let schema = Schema {
         schema: "sapwood/schema/v1".into(),
         inputs: exported.inputs.iter().map(field).collect(),
-        outputs: exported.model.outputs().iter().map(field).collect(),
+        outputs: exported.model().outputs().iter().map(field).collect(),
     };
     let config = Config {
         schema: "sapwood/config/v1".into(),
@@ -73,14 +73,14 @@ pub(super) fn parts(
         schema: "sapwood/runtime/v1".into(),
         min_onnxruntime,
         measured_onnxruntime: measured_onnxruntime.to_owned(),
-        opset: exported.model.opset(),
+        opset: exported.model().opset(),
         execution_providers: vec!["cpu".into()],
         threads: 1,
         exporter: BUILDER.into(),
-        quantizer: Some(exported.quantizer.clone()),
+        quantizer: exported.quantizer().cloned(),
     };
     let mut parts = Parts::new();
-    parts.insert(bundle::MODEL, exported.int8.clone())?;
+    parts.insert(bundle::MODEL, exported.model_bytes().to_vec())?;
     if let Some(bytes) = exported.preprocess_bytes() {
         parts.insert(bundle::PREPROCESS, bytes.to_vec())?;
     }

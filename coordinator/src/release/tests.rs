@@ -244,7 +244,7 @@ fn a_good_model_becomes_a_signed_release() {
     let mut pipeline = score::Pipeline::new(runtime, parts.get(bundle::PREPROCESS), parts.get(bundle::MODEL).unwrap()).unwrap();
     let score = pipeline.score(&sapwood_data::digits::blocks(12..=14)).unwrap().unwrap();
     assert_eq!(Some(score.correct), measured.correct);
-    assert!(measured.bytes < measured.fp32_bytes, "{measured:?}");
+    assert!(measured.bytes < measured.fp32_bytes && measured.left_out_int8_bytes.is_none(), "{measured:?}");
     assert!(measured.p50_us <= measured.p99_us && measured.cold_start_us.unwrap() > measured.p50_us.unwrap());
 
     // Golden examples answer as they should, and not just anything does.
@@ -277,6 +277,30 @@ fn a_good_model_becomes_a_signed_release() {
         ("manifest.sig", reference.signatures.manifest[0].as_der()),
     ]);
     openssl_accepts_and_refuses(&public, &files);
+}
+
+/// The pairs around two small products are more than the weights that they save.
+#[test]
+fn where_int8_gains_nothing_the_float_model_is_shipped() {
+    let bench = Bench::new();
+    let tiny = zoo::mlp(64, &[1], 10, 1);
+    let (_, params) = sapwood_models::parameters(&tiny, &[]).unwrap();
+    let bench = Bench { model: bench.objects.put(&tiny.encode()).unwrap(), params: put_params(&bench.objects, &params), ..bench };
+    let mut spec = Spec::parse(SPEC).unwrap();
+    spec.release.gates = Gates::default();
+    let Built::Released(release) = bench.build(&candidates(&key(), instant_probe()), &spec).unwrap() else { panic!("refused") };
+    let measured = release.manifest.measured;
+    assert!(measured.left_out_int8_bytes.unwrap() * 20 > measured.fp32_bytes.unwrap() * 19, "{measured:?}");
+    assert_eq!((measured.bytes, measured.accuracy), (measured.fp32_bytes, measured.fp32_accuracy));
+
+    let packed = bench.objects.read(release.reference.bundle).unwrap();
+    let parts = bundle::read(packed.as_slice(), &Limits::default()).unwrap();
+    let shipped = Model::decode(parts.get(bundle::MODEL).unwrap()).unwrap();
+    assert!(shipped.graph().node.iter().all(|node| node.op_type() != "QuantizeLinear"));
+    let settings: documents::Runtime = documents::from_bytes(documents::RUNTIME, parts.get(documents::RUNTIME).unwrap()).unwrap();
+    assert_eq!(settings.quantizer, None);
+    let card = String::from_utf8(parts.get(documents::CARD).unwrap().to_vec()).unwrap();
+    assert!(card.contains("float, which is shipped") && card.contains("INT8 gains neither size nor speed"), "{card}");
 }
 
 /// R68: `openssl dgst` accepts both signatures, and refuses each file after one flipped byte.

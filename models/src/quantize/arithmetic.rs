@@ -20,6 +20,11 @@ pub(super) fn asymmetric(min: f32, max: f32, top: u8) -> Affine {
     Affine { scale: scale as f32, zero: (0.0 - min / scale).round_ties_even() as i32 }
 }
 
+/// For an S8 tensor of that range with zero point 0, over `[-top, top]`.
+pub(super) fn around_zero(min: f32, max: f32, top: i8) -> Affine {
+    Affine { scale: symmetric([min, max].into_iter(), top), zero: 0 }
+}
+
 /// For S8 weights with zero point 0 over `[-bound, bound]`.
 pub(super) fn symmetric(values: impl Iterator<Item = f32>, bound: i8) -> f32 {
     let largest = values.fold(0f32, |m, v| m.max(v.abs()));

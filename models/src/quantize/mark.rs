@@ -1,14 +1,12 @@
-//! Decides which values become INT8, walking the graph once in order.
-//!
-//! The rules are those of ONNX Runtime's QDQ quantizer, operator by operator
-//! (`onnxruntime/quantization/operators/*.py`, classes `QDQ*`).
+//! Decides which values become INT8, walking the graph once in order; what each operator
+//! asks for is in [`super::rules`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::Ranges;
+use super::{Ranges, Target};
 use crate::ModelError;
 use crate::onnx::edit::{fresh, names, readers};
-use crate::onnx::{Attributes, Element, Model, is_standard, label, pb};
+use crate::onnx::{Attributes, Element, Model, label, pb};
 
 /// What is to be done, and the graph it is to be done to.
 pub(super) struct Marks {
@@ -25,9 +23,9 @@ pub(super) struct Marks {
 /// How one value is quantized.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Mark {
-    /// U8, with the parameters of its own range.
+    /// 8 bits, with the parameters of its own range.
     Activation,
-    /// U8, with the parameters of another value.
+    /// 8 bits, with the parameters of another value.
     Like(String),
     /// S8 constant, with a scale for each index of the axis or one for all.
     Weight { axis: Option<usize> },
@@ -41,13 +39,18 @@ pub(super) struct Bias {
     pub(super) beta: f32,
 }
 
-pub(super) fn mark(model: Model, ranges: &Ranges) -> Result<Marks, ModelError> {
+/// Marks all but the nodes whose labels are in `float`.
+pub(super) fn mark(model: Model, ranges: &Ranges, target: Target, float: &BTreeSet<String>) -> Result<Marks, ModelError> {
     let mut proto = model.into_proto();
     let graph = proto.graph.take().ok_or(ModelError::MissingGraph)?;
-    let mut walk = Walk::new(graph, ranges);
-    walk.adjust_ranges();
-    for index in 0..walk.graph.node.len() {
-        walk.node(index)?;
+    let mut walk = Walk::new(graph, ranges, target);
+    let kept: HashSet<usize> =
+        walk.graph.node.iter().enumerate().filter(|(_, node)| float.contains(&label(node))).map(|(index, _)| index).collect();
+    walk.adjust_ranges(&kept);
+    for index in (0..walk.graph.node.len()).filter(|index| !kept.contains(index)) {
+        if walk.node(index)? {
+            walk.done.insert(index);
+        }
     }
     let float_nodes = walk.float_nodes(ranges);
     let quantized_nodes = walk.done.len();
@@ -61,8 +64,10 @@ pub(super) fn mark(model: Model, ranges: &Ranges) -> Result<Marks, ModelError> {
     Ok(Marks { model: proto, values, biases, ranges, quantized_nodes, float_nodes })
 }
 
-struct Walk {
-    graph: pb::GraphProto,
+/// The marks made so far. Its methods are the ones that `rules` is written in.
+pub(super) struct Walk {
+    pub(super) graph: pb::GraphProto,
+    pub(super) target: Target,
     ranges: BTreeMap<String, (f32, f32)>,
     /// Dims of the f32 initializers.
     constants: HashMap<String, Vec<i64>>,
@@ -79,12 +84,13 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(graph: pb::GraphProto, ranges: &Ranges) -> Self {
+    fn new(graph: pb::GraphProto, ranges: &Ranges, target: Target) -> Self {
         let float = Element::F32.to_onnx();
         let constants =
             graph.initializer.iter().filter(|t| t.data_type() == float).map(|t| (t.name().to_owned(), t.dims.clone())).collect();
         let ends = graph.input.iter().chain(&graph.output).map(|v| v.name().to_owned()).collect();
         Self {
+            target,
             ranges: ranges.iter().map(|(name, range)| (name.to_owned(), range)).collect(),
             constants,
             readers: readers(&graph),
@@ -98,138 +104,64 @@ impl Walk {
         }
     }
 
-    /// What only a ReLU or Clip reads needs no more range than comes out of it.
-    fn adjust_ranges(&mut self) {
-        for node in &self.graph.node {
-            if !matches!(node.op_type(), "Relu" | "Clip") {
-                continue;
-            }
+    /// What only a ReLU or Clip reads needs no more range than comes out of it, and shares lie between 0 and 1.
+    fn adjust_ranges(&mut self, kept: &HashSet<usize>) {
+        for (_, node) in self.graph.node.iter().enumerate().filter(|(index, _)| !kept.contains(index)) {
             let (Some(input), Some(output)) = (node.input.first(), node.output.first()) else { continue };
-            let known = self.ranges.contains_key(input) && self.readers.get(input) == Some(&1);
-            if let Some(range) = self.ranges.get(output).copied().filter(|_| known) {
-                self.ranges.insert(input.clone(), range);
+            match node.op_type() {
+                "Relu" | "Clip" => {
+                    let known = self.ranges.contains_key(input) && self.readers.get(input) == Some(&1);
+                    if let Some(range) = self.ranges.get(output).copied().filter(|_| known) {
+                        self.ranges.insert(input.clone(), range);
+                    }
+                }
+                "Softmax" => {
+                    if let Some(range) = self.ranges.get_mut(output) {
+                        *range = (0.0, 1.0);
+                    }
+                }
+                _ => {}
             }
         }
     }
 
-    fn node(&mut self, index: usize) -> Result<(), ModelError> {
-        let node = self.graph.node[index].clone();
-        let (Some(input), Some(output)) = (node.input.first(), node.output.first()) else { return Ok(()) };
-        if !is_standard(node.domain()) {
-            return Ok(());
-        }
-        let marked = match node.op_type() {
-            "Conv" => self.weighted(index, &node, 0)?,
-            "Gemm" => {
-                let axis = usize::from(Attributes::of(&node).int("transB", 0)? == 0);
-                self.weighted(index, &node, axis)?
-            }
-            "MatMul" => self.matmul(&node)?,
-            "Add" | "Mul" | "Concat" | "GlobalAveragePool" => self.elementwise(&node),
-            "Relu" | "Clip" => self.activation(index, input, output),
-            "MaxPool" | "AveragePool" | "Flatten" | "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Slice" => {
-                self.pass_through(input, output)
-            }
-            _ => false,
-        };
-        if marked {
-            self.done.insert(index);
-        }
-        Ok(())
-    }
-
-    /// `Conv` and `Gemm`: INT8 weights by channel and an INT32 bias.
-    fn weighted(&mut self, index: usize, node: &pb::NodeProto, axis: usize) -> Result<bool, ModelError> {
-        let (input, output, Some(weight)) = (&node.input[0], &node.output[0], node.input.get(1)) else {
-            return Ok(false);
-        };
-        self.need(&[input, output])?;
-        self.activate(input);
-        self.activate(output);
-        self.weight(weight, axis);
-        if let Some(bias) = node.input.get(2).filter(|b| !b.is_empty()) {
-            self.bias(index, bias, input, weight, axis)?;
-        }
-        Ok(true)
-    }
-
-    fn matmul(&mut self, node: &pb::NodeProto) -> Result<bool, ModelError> {
-        self.need(&[&node.output[0]])?;
-        for name in node.input.iter().chain(&node.output) {
-            if self.constants.contains_key(name) {
-                self.weight(name, 1);
-            } else {
-                self.need(&[name])?;
-                self.activate(name);
-            }
-        }
-        Ok(true)
-    }
-
-    fn elementwise(&mut self, node: &pb::NodeProto) -> bool {
-        // Arithmetic on shapes has no float values and stays as it is.
-        if !node.output.iter().any(|o| self.is_float(o)) {
-            return false;
-        }
-        for name in node.input.iter().chain(&node.output) {
-            self.activate(name);
-        }
-        true
-    }
-
-    /// `Relu` and `Clip` vanish where the producer can write their output: U8 clips there.
-    fn activation(&mut self, index: usize, input: &str, output: &str) -> bool {
-        if !self.is_marked(input) {
-            return false;
-        }
-        let absorbed = self.ranges.contains_key(output)
-            && self.ranges.contains_key(input)
-            && self.readers.get(input) == Some(&1)
-            && !self.ends.contains(input);
-        if absorbed {
-            for name in self.graph.node.iter_mut().flat_map(|n| &mut n.output).filter(|o| *o == input) {
-                *name = output.to_owned();
-            }
-            self.values.remove(input);
-            self.removed.insert(index);
-        } else {
-            self.activate(input);
-        }
-        self.activate(output);
-        true
-    }
-
-    /// Operators that only move values, or average them, keep their input's parameters.
-    fn pass_through(&mut self, input: &str, output: &str) -> bool {
-        if !self.is_marked(input) || !self.is_float(output) {
-            return false;
-        }
-        self.values.insert(output.to_owned(), Mark::Like(input.to_owned()));
-        true
-    }
-
-    fn activate(&mut self, name: &str) {
+    /// 8 bits with parameters of its own, unless it has a mark already.
+    pub(super) fn activate(&mut self, name: &str) {
         if self.is_float(name) {
             self.values.entry(name.to_owned()).or_insert(Mark::Activation);
         }
     }
 
-    fn weight(&mut self, name: &str, axis: usize) {
-        let Some(dims) = self.constants.get(name) else { return self.activate(name) };
-        let axis = Some(axis).filter(|a| *a < dims.len());
-        self.values.insert(name.to_owned(), Mark::Weight { axis });
+    /// 8 bits with the parameters of `input`.
+    pub(super) fn activate_like(&mut self, output: &str, input: &str) {
+        if self.is_float(output) {
+            self.values.insert(output.to_owned(), Mark::Like(input.to_owned()));
+        }
     }
 
-    /// Marks a constant bias `[channels]`; one that other slots read too is copied first,
-    /// because its scale depends on the node.
-    fn bias(&mut self, index: usize, bias: &str, input: &str, weight: &str, axis: usize) -> Result<(), ModelError> {
-        let channels = self.constants.get(weight).and_then(|dims| dims.get(axis));
-        let fits = self.constants.get(bias).is_some_and(|dims| dims.len() == 1 && dims.first() == channels);
-        if !fits {
+    /// A constant gets a scale for each index of `axis`, or one for all where it has no such axis.
+    pub(super) fn weight(&mut self, name: &str, axis: usize) {
+        let Some(dims) = self.constants.get(name) else { return self.activate(name) };
+        if axis < dims.len() {
+            self.values.insert(name.to_owned(), Mark::Weight { axis: Some(axis) });
+        } else {
+            self.values.entry(name.to_owned()).or_insert(Mark::Weight { axis: None });
+        }
+    }
+
+    /// Marks the constant bias of node `index`, input 2, with a value for each index of the weight's `axis`; one that other
+    /// slots read too is copied first, because its scale depends on the node.
+    pub(super) fn bias(&mut self, index: usize, axis: usize) -> Result<(), ModelError> {
+        let [input, weight, bias, ..] = &self.graph.node[index].input[..] else { return Ok(()) };
+        let (input, weight, bias) = (input.clone(), weight.clone(), bias.clone());
+        let channels = self.constants.get(&weight).and_then(|dims| dims.get(axis));
+        let fits = self.constants.get(&bias).is_some_and(|dims| dims.len() == 1 && dims.first() == channels);
+        if !fits || !self.target.integer_bias() {
             return Ok(());
         }
+        let is_gemm = self.graph.node[index].op_type() == "Gemm";
         let (mut alpha, mut beta) = (1.0, 1.0);
-        if self.graph.node[index].op_type() == "Gemm" {
+        if is_gemm {
             let attributes = Attributes::of(&self.graph.node[index]);
             (alpha, beta) = (attributes.float("alpha", 1.0)?, attributes.float("beta", 1.0)?);
             // A scale is above 0.
@@ -237,8 +169,8 @@ impl Walk {
                 return Ok(());
             }
         }
-        let mut name = bias.to_owned();
-        if self.readers.get(bias).copied().unwrap_or_default() > 1 {
+        let mut name = bias.clone();
+        if self.readers.get(&bias).copied().unwrap_or_default() > 1 {
             name = fresh(format!("{bias}_{index}"), &mut self.taken);
             let Some(original) = self.graph.initializer.iter().find(|t| t.name() == bias) else {
                 return Ok(());
@@ -249,22 +181,40 @@ impl Walk {
         let node = &mut self.graph.node[index];
         node.input[2].clone_from(&name);
         // The bias takes beta in.
-        node.attribute.retain(|a| node.op_type.as_deref() != Some("Gemm") || a.name() != "beta");
-        self.biases.insert(name, Bias { input: input.to_owned(), weight: weight.to_owned(), alpha, beta });
+        node.attribute.retain(|a| !is_gemm || a.name() != "beta");
+        self.biases.insert(name, Bias { input, weight, alpha, beta });
         Ok(())
     }
 
-    fn is_marked(&self, name: &str) -> bool {
+    /// Lets whatever makes `input` make `output` instead of node `index`, if only this node reads `input`.
+    pub(super) fn absorb(&mut self, index: usize, input: &str, output: &str) -> bool {
+        let alone = self.readers.get(input) == Some(&1) && !self.ends.contains(input);
+        if !(alone && self.ranges.contains_key(output) && self.ranges.contains_key(input)) {
+            return false;
+        }
+        for name in self.graph.node.iter_mut().flat_map(|n| &mut n.output).filter(|o| *o == input) {
+            *name = output.to_owned();
+        }
+        self.values.remove(input);
+        self.removed.insert(index);
+        true
+    }
+
+    pub(super) fn is_marked(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 
-    fn is_float(&self, name: &str) -> bool {
-        self.constants.contains_key(name) || self.ranges.contains_key(name)
+    pub(super) fn is_constant(&self, name: &str) -> bool {
+        self.constants.contains_key(name)
     }
 
-    fn need(&self, values: &[&String]) -> Result<(), ModelError> {
+    pub(super) fn is_float(&self, name: &str) -> bool {
+        self.is_constant(name) || self.ranges.contains_key(name)
+    }
+
+    pub(super) fn need(&self, values: &[&String]) -> Result<(), ModelError> {
         let Some(missing) = values.iter().find(|name| !self.is_float(name)) else { return Ok(()) };
-        Err(ModelError::Calibration { tensor: (*missing).clone(), reason: "it has no range; calibrate this very model".into() })
+        Err(ModelError::Calibration { tensor: (*missing).clone(), reason: "it has no finite range; calibrate this very model".into() })
     }
 
     /// Nodes that make float values and were not touched.

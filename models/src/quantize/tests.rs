@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
-use super::prepare::prepare;
+use super::passes::prepare;
 use super::*;
+use crate::features::Features;
 use crate::forward::Forward;
 use crate::onnx::{make, pb, write_tensor};
 use crate::tensor::{Tensor, TensorData};
@@ -146,7 +147,7 @@ fn noops_and_constant_subgraphs_go_and_output_names_stay() {
 #[test]
 fn nodes_follow_the_order_that_onnxruntime_writes() {
     let model = zoo::cnn([1, 8, 8], 10, 1);
-    let ranges = ranges(&model, &noise(&[40, 1, 8, 8], 3).into()).unwrap();
+    let ranges = ranges(&model, &noise(&[40, 1, 8, 8], 3).into(), Calibrator::MinMax).unwrap();
     let quantized = quantize(&model, &ranges, Target::X86_64Vnni).unwrap();
     let pair = ["QuantizeLinear", "DequantizeLinear"];
     let mut want = vec!["DequantizeLinear"; 8];
@@ -167,7 +168,7 @@ fn nodes_follow_the_order_that_onnxruntime_writes() {
 #[test]
 fn weights_keep_seven_bits_where_the_processor_saturates() {
     let model = zoo::mlp(8, &[6], 3, 1);
-    let ranges = ranges(&model, &noise(&[10, 8], 3).into()).unwrap();
+    let ranges = ranges(&model, &noise(&[10, 8], 3).into(), Calibrator::MinMax).unwrap();
     for (target, bound) in [(Target::X86_64, 64), (Target::X86_64Vnni, 127), (Target::Aarch64, 127)] {
         let quantized = quantize(&model, &ranges, target).unwrap();
         let mut largest = 0;
@@ -190,7 +191,7 @@ fn a_bias_that_two_nodes_share_is_copied() {
         &[("w1", &[4, 4]), ("w2", &[4, 4]), ("b", &[4])],
         "h",
     );
-    let ranges = ranges(&model, &noise(&[10, 4], 3).into()).unwrap();
+    let ranges = ranges(&model, &noise(&[10, 4], 3).into(), Calibrator::MinMax).unwrap();
     let quantized = quantize(&model, &ranges, Target::Aarch64).unwrap();
     let gemms: Vec<_> = quantized.model.graph().node.iter().filter(|n| n.op_type() == "Gemm").collect();
     assert_ne!(gemms[0].input[2], gemms[1].input[2]);
@@ -202,7 +203,7 @@ fn a_bias_that_two_nodes_share_is_copied() {
 fn a_gemm_keeps_its_alpha_and_beta() {
     let attributes = vec![make::float("alpha", 0.5), make::float("beta", -2.0)];
     let model = model(&[4], vec![n("Gemm", &["input", "w", "b"], "g", attributes)], &[("w", &[4, 4]), ("b", &[4])], "g");
-    let ranges = ranges(&model, &noise(&[10, 4], 3).into()).unwrap();
+    let ranges = ranges(&model, &noise(&[10, 4], 3).into(), Calibrator::MinMax).unwrap();
     let quantized = quantize(&model, &ranges, Target::Aarch64).unwrap().model;
     let constant = |name: &str| {
         let proto = quantized.graph().initializer.iter().find(|t| t.name() == name).unwrap();
@@ -223,8 +224,8 @@ fn a_gemm_keeps_its_alpha_and_beta() {
 
 #[test]
 fn operators_without_an_integer_kernel_are_listed() {
-    let model = model(&[4], vec![n("Gemm", &["input", "w"], "g", vec![]), n("Softmax", &["g"], "y", vec![])], &[("w", &[4, 4])], "y");
-    let ranges = ranges(&model, &noise(&[10, 4], 3).into()).unwrap();
+    let model = model(&[4], vec![n("Gemm", &["input", "w"], "g", vec![]), n("Tanh", &["g"], "y", vec![])], &[("w", &[4, 4])], "y");
+    let ranges = ranges(&model, &noise(&[10, 4], 3).into(), Calibrator::MinMax).unwrap();
     let quantized = quantize(&model, &ranges, Target::Aarch64).unwrap();
     assert_eq!(quantized.quantized_nodes, 1);
     assert_eq!(quantized.float_nodes, ["node `n_y`"]);
@@ -235,12 +236,12 @@ fn operators_without_an_integer_kernel_are_listed() {
 fn bad_calibration_and_old_opsets_are_refused() {
     let model = zoo::mlp(4, &[], 2, 0);
     let empty = Tensor::f32([0, 4], vec![]).unwrap();
-    assert!(matches!(ranges(&model, &empty.into()), Err(ModelError::Calibration { .. })));
+    assert!(matches!(ranges(&model, &empty.into(), Calibrator::MinMax), Err(ModelError::Calibration { .. })));
     let mut nan = noise(&[5, 4], 1);
     let TensorData::F32(values) = &mut nan.data else { unreachable!() };
     values[7] = f32::NAN;
-    assert!(matches!(ranges(&model, &nan.into()), Err(ModelError::Calibration { .. })));
-    assert!(ranges(&model, &noise(&[5, 3], 1).into()).is_err());
+    assert!(matches!(ranges(&model, &nan.into(), Calibrator::MinMax), Err(ModelError::Calibration { .. })));
+    assert!(ranges(&model, &noise(&[5, 3], 1).into(), Calibrator::MinMax).is_err());
 
     let none = Ranges::default();
     let refused = quantize(&model, &none, Target::Aarch64).unwrap_err();
@@ -261,7 +262,102 @@ fn ranges_are_the_extremes_over_all_batches() {
     let TensorData::F32(values) = &mut x.data else { unreachable!() };
     values[0] = -5.0;
     values[139] = 7.0;
-    let ranges = ranges(&model, &x.into()).unwrap();
+    let ranges = ranges(&model, &x.into(), Calibrator::MinMax).unwrap();
     assert_eq!(ranges.get("input"), Some((-5.0, 7.0)));
     assert_eq!(ranges.get("scaled"), Some((-10.0, 14.0)));
+}
+
+#[test]
+fn calibrators_have_names_and_bounds() {
+    assert_eq!("minmax".parse::<Calibrator>().unwrap(), Calibrator::MinMax);
+    assert_eq!("percentile".parse::<Calibrator>().unwrap(), Calibrator::Percentile(99.999));
+    assert_eq!("percentile:50".parse::<Calibrator>().unwrap(), Calibrator::Percentile(50.0));
+    assert_eq!(Calibrator::Percentile(99.9).to_string().parse::<Calibrator>().unwrap(), Calibrator::Percentile(99.9));
+    for bad in ["", "entropy", "minmax:3", "percentile:", "percentile:0", "percentile:101", "percentile:nan"] {
+        assert!(matches!(bad.parse::<Calibrator>(), Err(ModelError::Setting { name: "calibrator", .. })), "{bad}");
+    }
+}
+
+#[test]
+fn a_percentile_leaves_outliers_out_of_every_range() {
+    let model = zoo::scale(&[50], 2.0);
+    let mut x = noise(&[70, 50], 4);
+    let TensorData::F32(values) = &mut x.data else { unreachable!() };
+    values[17] = 1000.0;
+    let (all, most, x) = (Calibrator::MinMax, Calibrator::Percentile(99.9), Features::from(x));
+    assert_eq!(ranges(&model, &x, all).unwrap().get("input").unwrap().1, 1000.0);
+    let (min, max) = ranges(&model, &x, most).unwrap().get("scaled").unwrap();
+    assert!(min < -1.9 && max < 2.1, "{min} {max}");
+}
+
+/// One product in a hundred times the range of the others.
+fn uneven() -> (Model, Ranges, Features) {
+    let nodes = vec![
+        n("Gemm", &["input", "w1"], "a", vec![]),
+        n("Mul", &["a", "gain"], "b", vec![]),
+        n("Concat", &["a", "b"], "c", vec![make::int("axis", 1)]),
+        n("Gemm", &["c", "w2"], "y", vec![]),
+    ];
+    let mut proto = model(&[4], nodes, &[("w1", &[4, 4]), ("w2", &[8, 3]), ("gain", &[1])], "y").into_proto();
+    proto.graph.as_mut().unwrap().initializer[2] = write_tensor("gain", &Tensor::f32([1], vec![100.0]).unwrap());
+    let (model, x) = (Model::new(proto).unwrap(), Features::from(noise(&[20, 4], 3)));
+    let ranges = ranges(&model, &x, Calibrator::MinMax).unwrap();
+    (model, ranges, x)
+}
+
+#[test]
+fn the_report_names_what_loses_most() {
+    let (model, ranges, x) = uneven();
+    let found = sensitivity(&model, &ranges, Target::Aarch64, &x).unwrap();
+    assert_eq!(found.nodes.len(), 4);
+    assert!(found.nodes.windows(2).all(|w| w[0].error >= w[1].error));
+    assert!(found.nodes.iter().all(|node| node.error > 0.0 && node.error < 0.1), "{found:?}");
+    assert_eq!(found.tensors.len(), 5, "{found:?}");
+    let error = |name: &str| found.tensors.iter().find(|t| t.tensor == name).unwrap().error;
+    assert!(error("input") < 0.01 && error("y") > error("input"));
+}
+
+#[test]
+fn mixed_precision_leaves_as_many_nodes_in_float_as_it_takes() {
+    let (model, ranges, x) = uneven();
+    let found = sensitivity(&model, &ranges, Target::Aarch64, &x).unwrap();
+    let order: Vec<String> = found.nodes.iter().map(|n| n.node.clone()).collect();
+    let try_with = |wanted: usize| {
+        let mut asked = 0;
+        let mixed = mixed(&model, &ranges, Target::Aarch64, &order, |_| {
+            asked += 1;
+            Ok::<_, ModelError>(asked > wanted)
+        });
+        mixed.unwrap().map(|q| q.float_nodes)
+    };
+    assert_eq!(try_with(0), Some(vec![]));
+    assert_eq!(try_with(1), Some(vec![order[0].clone()]));
+    assert_eq!(try_with(3).unwrap().len(), 3);
+    assert_eq!(try_with(4), None, "all in float is no quantized model");
+}
+
+#[test]
+fn a_table_of_embeddings_gives_its_parameters_to_what_is_looked_up() {
+    let mut proto = model(
+        &[4],
+        vec![
+            n("ArgMax", &["input"], "place", vec![make::int("axis", 1), make::int("keepdims", 0)]),
+            n("Gather", &["table", "place"], "found", vec![]),
+            n("Gemm", &["found", "w", "b"], "y", vec![]),
+        ],
+        &[("table", &[4, 6]), ("w", &[6, 3]), ("b", &[3])],
+        "y",
+    )
+    .into_proto();
+    proto.opset_import[0].version = Some(17);
+    let model = Model::new(proto).unwrap();
+    let ranges = ranges(&model, &noise(&[10, 4], 3).into(), Calibrator::MinMax).unwrap();
+    let quantized = quantize(&model, &ranges, Target::Aarch64).unwrap();
+    assert!(quantized.float_nodes.is_empty());
+    let pair = quantized.model.graph().node.iter().find(|n| n.op_type() == "QuantizeLinear" && n.input[0] == "found").unwrap();
+    assert_eq!(pair.input[1], "table_scale");
+    let x = noise(&[5, 4], 8);
+    for (a, b) in run(&quantized.model, &x).iter().zip(run(&model, &x)) {
+        assert!((a - b).abs() < 0.05, "{a} {b}");
+    }
 }

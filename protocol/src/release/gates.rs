@@ -30,6 +30,9 @@ pub struct Measured {
     pub correct: Option<u64>,
     /// Of the float model's file.
     pub fp32_bytes: Option<u64>,
+    /// Of the INT8 form, where it gains neither size nor speed and the float model is shipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out_int8_bytes: Option<u64>,
     /// Median of one inference, microseconds.
     pub p50_us: Option<f64>,
 }

@@ -35,9 +35,9 @@ pub(crate) enum Verb {
     /// Loss, accuracy and other figures of merit on a data set.
     #[command(after_help = "Example:\n  sapwood model eval trained.onnx --data digits:12-14 --preprocess scale.onnx --runtime ort")]
     Eval(EvalArgs),
-    /// A static INT8 model in Q/DQ form.
+    /// A smaller model: static INT8 in Q/DQ form, dynamic INT8, or weights in 16-bit floats.
     #[command(
-        after_help = "Example:\n  sapwood model quantize trained.onnx --calibration digits:11 --preprocess scale.onnx --out int8.onnx"
+        after_help = "Examples:\n  sapwood model quantize trained.onnx --calibration digits:11 --preprocess scale.onnx --out int8.onnx\n  sapwood model quantize trained.onnx --calibration data.npz --calibrator percentile:99.9 --sensitivity --out int8.onnx\n  sapwood model quantize trained.onnx --calibration train.npz --max-drop 0.005 --evaluation test.npz --out mixed.onnx\n  sapwood model quantize trained.onnx --calibration data.npz --target jetson-tensorrt --out jetson.onnx\n  sapwood model quantize text.onnx --mode dynamic --out int8.onnx"
     )]
     Quantize(QuantizeArgs),
     /// Whether Burn and ONNX Runtime give the same numbers.
@@ -215,20 +215,44 @@ pub(crate) enum Engine {
 #[derive(Args)]
 pub(crate) struct QuantizeArgs {
     file: PathBuf,
-    /// Public data for the ranges of the activations; at most --samples examples are used.
+    #[arg(long, value_enum, default_value_t = Mode::Static)]
+    mode: Mode,
+    /// Public data for the ranges of the activations, which --mode static needs; at most --samples examples are used.
     #[arg(long)]
-    calibration: String,
+    calibration: Option<String>,
     #[arg(long)]
     schema: Option<PathBuf>,
     #[arg(long)]
     preprocess: Option<PathBuf>,
     #[arg(long, default_value_t = 256)]
     samples: usize,
-    /// x86-64, x86-64-vnni or aarch64.
+    /// How a range is drawn from values: minmax, percentile (99.999) or such as percentile:99.9.
+    #[arg(long, default_value = "minmax")]
+    calibrator: String,
+    /// x86-64, x86-64-vnni, aarch64 or jetson-tensorrt.
     #[arg(long, default_value = "x86-64-vnni")]
     target: String,
+    /// Report which operators and values lose most; the first 32 samples are run once for each operator.
+    #[arg(long)]
+    sensitivity: bool,
+    /// Leave the most sensitive operators in float until accuracy on --evaluation falls by no more than this, such as 0.005.
+    #[arg(long)]
+    max_drop: Option<f64>,
+    /// Data with classes that --max-drop is judged on.
+    #[arg(long)]
+    evaluation: Option<String>,
     #[arg(long)]
     out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Mode {
+    /// Weights and activations in INT8, with calibrated ranges.
+    Static,
+    /// Weights of matrix products, LSTMs and embeddings in INT8; activations follow at run time. For ONNX Runtime alone.
+    Dynamic,
+    /// Weights in 16-bit floats; computing stays in 32.
+    Fp16,
 }
 
 pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failure>) {
