@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-IMAGES = 8000
+IMAGES = 6000
 STEPS, CHANNELS = 29, 12
 WORDS, VOCABULARY, KINDS = 64, 4096, ("comedies", "histories", "roman")
 

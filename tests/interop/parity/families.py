@@ -162,12 +162,12 @@ class Family:
 
 FAMILIES = {
     "mlp": Family(mlp, "fashion", "adam", ((8, 0.001), (2, 0.0001)), 64, 0.8),
-    "lenet": Family(lenet, "fashion", "adam", ((6, 0.003), (2, 0.0003)), 64, 0.8),
-    "resnet": Family(resnet, "fashion", "sgd", ((4, 0.05), (2, 0.005)), 64, 0.8),
-    "mobilenet-v2": Family(mobilenet_v2, "fashion", "adam", ((4, 0.003), (2, 0.0003)), 64, 0.8),
-    "mobilenet-v3": Family(mobilenet_v3, "fashion", "adamw", ((4, 0.003), (2, 0.0003)), 64, 0.8),
-    "lstm": Family(Lstm, "vowels", "adam", ((40, 0.003), (10, 0.0003)), 16, 0.9),
-    "gru": Family(Gru, "vowels", "adam", ((30, 0.003), (10, 0.0003)), 16, 0.9),
+    "lenet": Family(lenet, "fashion", "adam", ((6, 0.003), (1, 0.0003)), 64, 0.8),
+    "resnet": Family(resnet, "fashion", "sgd", ((3, 0.05), (1, 0.005)), 64, 0.8),
+    "mobilenet-v2": Family(mobilenet_v2, "fashion", "adam", ((3, 0.003), (1, 0.0003)), 64, 0.8),
+    "mobilenet-v3": Family(mobilenet_v3, "fashion", "adamw", ((3, 0.003), (1, 0.0003)), 64, 0.8),
+    "lstm": Family(Lstm, "vowels", "adam", ((30, 0.003), (10, 0.0003)), 16, 0.9),
+    "gru": Family(Gru, "vowels", "adam", ((20, 0.003), (5, 0.0003)), 16, 0.9),
     # PyTorch cannot write its attention below opset 14.
     "transformer": Family(Transformer, "plays", "adam", ((4, 0.002), (1, 0.0002)), 64, 0.7, legacy=(14, 15, 16, 17, 20)),
     "gru-lengths": Family(GruLengths, "vowels-lengths", "adam", ((30, 0.003), (10, 0.0003)), 16, 0.9),
