@@ -46,8 +46,8 @@ OPTIMIZERS = {
 DECAY = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01}
 
 
-def order_seed(seed, stage):
-    return 10 * seed + stage
+def order_seed(seed, draw, stage):
+    return 1000 * draw + 10 * seed + stage
 
 
 def export(network, inputs, opset, dynamo, path):
@@ -64,14 +64,14 @@ def export(network, inputs, opset, dynamo, path):
     )
 
 
-def train_in_pytorch(network, family, data, seed):
+def train_in_pytorch(network, family, data, seed, draw=0):
     inputs, labels = [torch.from_numpy(array) for array in data[0].values()], torch.from_numpy(data[1])
     network.train()
     losses = []
     for stage, (epochs, lr) in enumerate(family.stages):
         optimizer = OPTIMIZERS[family.optimizer](network.parameters(), lr)
         for epoch in range(epochs):
-            total, order = 0.0, torch.from_numpy(shuffled(len(labels), order_seed(seed, stage), epoch))
+            total, order = 0.0, torch.from_numpy(shuffled(len(labels), order_seed(seed, draw, stage), epoch))
             for rows in order.split(family.batch):
                 loss = torch.nn.functional.cross_entropy(network(*(array[rows] for array in inputs)), labels[rows])
                 optimizer.zero_grad()
@@ -118,12 +118,12 @@ def sapwood(binary, *args):
     return answer["data"]
 
 
-def train_with_sapwood(binary, family, exported, data, trained, seed):
+def train_with_sapwood(binary, family, exported, data, trained, seed, draw=0):
     source, losses = exported, []
     settings = ["--data", data, "--out", trained, "--batch", family.batch, "--optimizer", family.optimizer]
     settings += ["--momentum", 0.9, "--weight-decay", DECAY[family.optimizer]]
     for stage, (epochs, lr) in enumerate(family.stages):
-        done = sapwood(binary, "train", source, *settings, "--epochs", epochs, "--lr", lr, "--seed", order_seed(seed, stage))
+        done = sapwood(binary, "train", source, *settings, "--epochs", epochs, "--lr", lr, "--seed", order_seed(seed, draw, stage))
         losses += [epoch["loss"] for epoch in done["epochs"]]
         source = trained
     return losses
@@ -139,32 +139,32 @@ def compare(name, seed, data, binary, folder):
     train, test = READ[family.data](data)
     files = {half: folder / f"{family.data}-{half}.npz" for half in ("train", "test")}
     torch.manual_seed(seed)
-    network = family.build().train()
+    start = family.build().train()
     exported = {}
     for exporter in EXPORTERS:
         opsets = getattr(family, exporter)
         opset = opsets[seed % len(opsets)]
         exported[exporter] = opset, folder / f"{name}-{seed}-{exporter}.onnx"
-        export(copy.deepcopy(network), train[0], opset, exporter == "dynamo", exported[exporter][1])
-    started = time.perf_counter()
-    losses = train_in_pytorch(network, family, train, seed)
-    theirs = {**score_pytorch(network, test), "losses": losses, "seconds": time.perf_counter() - started}
+        export(copy.deepcopy(start), train[0], opset, exporter == "dynamo", exported[exporter][1])
     runs = []
-    for exporter, (opset, path) in exported.items():
-        run = {"family": name, "seed": seed, "exporter": exporter, "opset": opset, "pytorch": theirs}
-        runs.append(run)
-        started = time.perf_counter()
-        trained = path.with_suffix(".trained.onnx")
-        try:
-            losses = train_with_sapwood(binary, family, path, files["train"], trained, seed)
-            run["sapwood"] = {"losses": losses, "seconds": time.perf_counter() - started}
-            for engine in ("burn", "ort"):
-                run[engine] = sapwood(binary, "eval", trained, "--data", files["test"], "--runtime", engine)
-            verified = sapwood(binary, "verify", trained, "--data", files["test"], "--tolerance", 1)
-            run["largest_logit_difference"] = verified["largest_difference"]
-            run["onnxruntime"] = score_onnxruntime(trained, test)
-        except Exception as error:  # one line of the table, not the end of the run
-            run["error"] = str(error)
+    for draw in range(family.draws):
+        network, started = copy.deepcopy(start), time.perf_counter()
+        losses = train_in_pytorch(network, family, train, seed, draw)
+        theirs = {**score_pytorch(network, test), "losses": losses, "seconds": time.perf_counter() - started}
+        for exporter, (opset, path) in exported.items():
+            run = {"family": name, "seed": seed, "draw": draw, "exporter": exporter, "opset": opset, "pytorch": theirs}
+            runs.append(run)
+            started, trained = time.perf_counter(), path.with_suffix(".trained.onnx")
+            try:
+                losses = train_with_sapwood(binary, family, path, files["train"], trained, seed, draw)
+                run["sapwood"] = {"losses": losses, "seconds": time.perf_counter() - started}
+                for engine in ("burn", "ort"):
+                    run[engine] = sapwood(binary, "eval", trained, "--data", files["test"], "--runtime", engine)
+                verified = sapwood(binary, "verify", trained, "--data", files["test"], "--tolerance", 1)
+                run["largest_logit_difference"] = verified["largest_difference"]
+                run["onnxruntime"] = score_onnxruntime(trained, test)
+            except Exception as error:  # one line of the table, not the end of the run
+                run["error"] = str(error)
     return runs
 
 
@@ -180,12 +180,17 @@ def summary(name, exporter, runs):
     line = {"family": name, "exporter": exporter, "opsets": sorted({run["opset"] for run in runs}), "met": False}
     if failed := [run for run in runs if "error" in run]:
         return {**line, "error": failed[0]["error"]}
-    theirs = [100 * run["pytorch"]["accuracy"] for run in runs]
-    ours = [100 * run["burn"]["accuracy"] for run in runs]
+    seeds = sorted({run["seed"] for run in runs})
+
+    def accuracies(side):
+        """One for each seed, in percent."""
+        return [100 * statistics.mean(run[side]["accuracy"] for run in runs if run["seed"] == seed) for seed in seeds]
+
+    theirs, ours = accuracies("pytorch"), accuracies("burn")
     differences = [a - b for a, b in zip(ours, theirs)]
     mean = statistics.mean(differences)
     # One seed has no interval.
-    half = STUDENT[len(runs) - 1] * statistics.stdev(differences) / len(runs) ** 0.5 if len(runs) > 1 else float("inf")
+    half = STUDENT[len(seeds) - 1] * statistics.stdev(differences) / len(seeds) ** 0.5 if len(seeds) > 1 else float("inf")
     line |= {"pytorch": statistics.mean(theirs), "sapwood": statistics.mean(ours)}
     line |= {"difference": mean, "interval": [mean - half, mean + half]}
     # Later epochs amplify what arithmetic makes of the last bits.
@@ -250,7 +255,7 @@ def main():
                     ours = run["error"] if "error" in run else f"{run['burn']['accuracy']:.4f}"
                     print(f"{start}: PyTorch {run['pytorch']['accuracy']:.4f}, Sapwood {ours}", file=sys.stderr)
                 write()
-    runs.sort(key=lambda run: (names.index(run["family"]), run["seed"], run["exporter"]))
+    runs.sort(key=lambda run: (names.index(run["family"]), run["seed"], run["draw"], run["exporter"]))
     lines = [summary(name, exporter, runs) for name in names for exporter in EXPORTERS]
     write()
     print(table(lines))

@@ -158,6 +158,8 @@ class Family:
     # The legacy exporter writes opset 13 to 20, the other 18 to 21. One after another, by seed.
     legacy: tuple[int, ...] = (13, 14, 15, 17, 20)
     dynamo: tuple[int, ...] = (18, 19, 20, 21)
+    # Orders of the examples that each seed is the mean of.
+    draws: int = 1
 
 
 FAMILIES = {
@@ -166,7 +168,8 @@ FAMILIES = {
     "resnet": Family(resnet, "fashion", "sgd", ((3, 0.05), (1, 0.005)), 64, 0.8),
     "mobilenet-v2": Family(mobilenet_v2, "fashion", "adam", ((3, 0.003), (1, 0.0003)), 64, 0.8),
     "mobilenet-v3": Family(mobilenet_v3, "fashion", "adamw", ((3, 0.003), (1, 0.0003)), 64, 0.8),
-    "lstm": Family(Lstm, "vowels", "adam", ((30, 0.003), (10, 0.0003)), 16, 0.9),
+    # Its loss has spikes, which amplify the last bits: PyTorch in float64 ends up to two points from PyTorch in float32.
+    "lstm": Family(Lstm, "vowels", "adam", ((30, 0.003), (10, 0.0003)), 16, 0.9, draws=4),
     "gru": Family(Gru, "vowels", "adam", ((20, 0.003), (5, 0.0003)), 16, 0.9),
     # PyTorch cannot write its attention below opset 14.
     "transformer": Family(Transformer, "plays", "adam", ((4, 0.002), (1, 0.0002)), 64, 0.7, legacy=(14, 15, 16, 17, 20)),
