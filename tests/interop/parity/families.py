@@ -168,7 +168,7 @@ FAMILIES = {
     "resnet": Family(resnet, "fashion", "sgd", ((3, 0.05), (1, 0.005)), 64, 0.8),
     "mobilenet-v2": Family(mobilenet_v2, "fashion", "adam", ((3, 0.003), (1, 0.0003)), 64, 0.8),
     "mobilenet-v3": Family(mobilenet_v3, "fashion", "adamw", ((3, 0.003), (1, 0.0003)), 64, 0.8),
-    # Its loss has spikes, which amplify the last bits: PyTorch in float64 ends up to two points from PyTorch in float32.
+    # Its loss has spikes, which amplify the last bits: PyTorch in float64 ended 0.8 points from PyTorch in float32.
     "lstm": Family(Lstm, "vowels", "adam", ((30, 0.003), (10, 0.0003)), 16, 0.9, draws=4),
     "gru": Family(Gru, "vowels", "adam", ((20, 0.003), (5, 0.0003)), 16, 0.9),
     # PyTorch cannot write its attention below opset 14.
