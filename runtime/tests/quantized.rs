@@ -3,13 +3,13 @@
 use std::sync::OnceLock;
 
 use sapwood_models::{
-    Forward, Model, Tensor, TensorData,
+    Features, Forward, Model, Tensor, TensorData,
     quantize::{Calibrator, Target, dynamic, half, quantize, ranges},
     zoo,
 };
 use sapwood_runtime::{InstallOptions, Runtime, SessionOptions, disable_telemetry, host_class, install};
 
-fn answers(model: &Model, x: &Tensor) -> Vec<f32> {
+fn answers(model: &Model, x: &Features) -> Vec<f32> {
     static RUNTIME: OnceLock<()> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         disable_telemetry();
@@ -17,9 +17,7 @@ fn answers(model: &Model, x: &Tensor) -> Vec<f32> {
     });
     let runtime = Runtime::load(None).unwrap();
     let mut session = runtime.session(&model.encode(), SessionOptions::default()).unwrap();
-    let (name, element) = (session.inputs()[0].name.clone(), session.inputs()[0].element);
-    let outputs = session.run(&[(name.as_str(), &x.clone().read_as(element).unwrap())]).unwrap();
-    outputs[0].1.as_f32().unwrap().to_vec()
+    session.answer(x).unwrap().as_f32().unwrap().to_vec()
 }
 
 /// Whether this machine computes such a model as it is meant: where 8-bit products saturate, one bit must be free.
@@ -28,7 +26,7 @@ fn suits(target: Target) -> bool {
 }
 
 /// As [`distance`], both through ONNX Runtime.
-fn apart(model: &Model, float: &Model, x: &Tensor) -> f64 {
+fn apart(model: &Model, float: &Model, x: &Features) -> f64 {
     distance(&answers(model, x), &answers(float, x))
 }
 
@@ -39,16 +37,16 @@ fn distance(found: &[f32], truth: &[f32]) -> f64 {
     (noise / truth.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()).sqrt()
 }
 
-fn x(shape: &[usize], value: impl Fn(usize) -> f32) -> Tensor {
-    Tensor::f32(shape.to_vec(), (0..shape.iter().product()).map(value).collect()).unwrap()
+fn x(shape: &[usize], value: impl Fn(usize) -> f32) -> Features {
+    Tensor::f32(shape.to_vec(), (0..shape.iter().product()).map(value).collect()).unwrap().into()
 }
 
-fn waves(shape: &[usize]) -> Tensor {
+fn waves(shape: &[usize]) -> Features {
     x(shape, |i| (i as f32 * 0.73).sin())
 }
 
 /// Name, model, and examples that both calibrate and judge. Tokens without padding.
-fn models() -> Vec<(&'static str, Model, Tensor)> {
+fn models() -> Vec<(&'static str, Model, Features)> {
     let text = zoo::Transformer { length: 9, vocabulary: 20, width: 16, heads: 2, layers: 2 };
     vec![
         ("mlp", zoo::mlp(64, &[32], 10, 1), waves(&[40, 64])),
@@ -67,8 +65,8 @@ fn static_int8_runs_for_every_target() {
             for target in Target::ALL {
                 let quantized = quantize(&model, &ranges, target).unwrap();
                 // Every graph is right by the interpreter, and runs; what suits this machine is right in its kernels, too.
-                let truth = Forward::new(&model).unwrap().features(x.clone()).unwrap();
-                let meant = Forward::new(&quantized.model).unwrap().features(x.clone()).unwrap();
+                let truth = Forward::new(&model).unwrap().answer(&x).unwrap();
+                let meant = Forward::new(&quantized.model).unwrap().answer(&x).unwrap();
                 let error = distance(meant.as_f32().unwrap(), truth.as_f32().unwrap());
                 assert!(error > 0.0 && error < 0.25, "{name} for {}, {calibrator}: {error}", target.name());
                 let error = apart(&quantized.model, &model, &x);
