@@ -3,7 +3,7 @@
 //! - [`onnx`] reads, checks and writes files; [`tensor`], [`features`] and [`dataset`] are what goes in
 //!   and out of a graph.
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
-//! - [`compose()`] puts preprocessing in front of a model; [`zoo`] builds models;
+//! - [`compose()`] puts preprocessing in front of a model; [`lora`] adapters beside its matrices; [`zoo`] builds models;
 //!   [`quantize`] makes them INT8; [`inspect()`] describes them.
 //! - [`interpreter`] runs graphs, on Burn's primitives and, where these are slow, on own kernels; [`train`] and [`Forward`] are its two uses; [`metrics`]
 //!   judges answers.
@@ -21,6 +21,7 @@ mod inspect;
 pub mod interpreter;
 mod kernel;
 pub mod layout;
+pub mod lora;
 pub mod metrics;
 pub mod onnx;
 pub mod quantize;

@@ -1,9 +1,9 @@
 //! Every kind of model of the zoo, from `model new` to the answer of a node: images, float sequences, and tokens.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells what it found and what it skipped")]
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use sapwood_data::{save_npy, save_npz};
+use sapwood_data::{Limits, read_tensors, save_npy, save_npz};
 use sapwood_models::{Dataset, Targets, Tensor};
 use sapwood_protocol::run::RunState;
 use sapwood_tests::{Farm, sapwood};
@@ -61,16 +61,21 @@ fn examples(shape: &[usize], first: usize, rows: usize, value: impl Fn(usize, us
 
 /// A run of the model that `model new` makes with these arguments.
 async fn released(new: &[&str], shape: &[usize], value: impl Fn(usize, usize) -> f32 + Copy) {
-    trained(new, |first, rows| examples(shape, first, rows, value)).await;
+    trained(new[0], |model| made(new, model), |first, rows| examples(shape, first, rows, value)).await;
 }
 
-/// As [`released`], with the data sets that `examples` makes of the number of the first row and the rows.
-async fn trained(new: &[&str], examples: impl Fn(usize, usize) -> Dataset) {
+fn made(new: &[&str], model: &Path) {
+    let made = sapwood(&[&["model", "new"], new, &["--classes", "2", "--seed", "1", "--out", text(model)]].concat());
+    assert_eq!(made.code, 0, "{made:?}");
+}
+
+/// A run of the model that `make` writes, with the data sets that `examples` makes of the number of the first row and the rows: from its
+/// submission to what every node serves.
+async fn trained(name: &str, make: impl FnOnce(&Path), examples: impl Fn(usize, usize) -> Dataset) {
     let _alone = ONE.lock().await;
     let mut farm = Farm::found(0);
     let model = farm.root().join("model.onnx");
-    let made = sapwood(&[&["model", "new"], new, &["--classes", "2", "--seed", "1", "--out", text(&model)]].concat());
-    assert_eq!(made.code, 0, "{made:?}");
+    make(&model);
     let test = examples(1000, 60);
     let Targets::Classes(labels) = &test.y else { panic!("classes") };
     let file = farm.root().join("test.npz");
@@ -78,6 +83,14 @@ async fn trained(new: &[&str], examples: impl Fn(usize, usize) -> Dataset) {
     save_npz(&file, test.x.iter().chain([("y", &y)])).expect("data is written");
     let agree = sapwood(&["model", "verify", text(&model), "--data", text(&file)]);
     assert_eq!(agree.code, 0, "{agree:?}");
+    let [burn, ort] = ["burn", "ort"].map(|runtime| {
+        let out = farm.root().join(format!("{runtime}.npz"));
+        let run = sapwood(&["model", "run", text(&model), "--input", text(&file), "--out", text(&out), "--runtime", runtime]);
+        assert_eq!(run.code, 0, "{run:?}");
+        read_tensors(&out, Limits::default()).expect("answers").into_values().next().expect("the model's output")
+    });
+    let near = burn.as_f32().expect("floats").iter().zip(ort.as_f32().expect("floats")).all(|(a, b)| (a - b).abs() < 1e-4);
+    assert!(burn.shape[0] == 60 && burn.shape == ort.shape && near, "{name}: {burn:?} {ort:?}");
 
     for (n, ring) in (1..).zip(["lab", "canary", "global"]) {
         let name = format!("node-{n}");
@@ -90,8 +103,8 @@ async fn trained(new: &[&str], examples: impl Fn(usize, usize) -> Dataset) {
     let finished = farm.finish(RUN).await;
     assert_eq!(finished.run.state, RunState::Released);
     let accuracy = finished.run.evaluation.and_then(|record| record.accuracy).expect("a classifier has an accuracy");
-    println!("{}: accuracy {accuracy}", new[0]);
-    assert!(accuracy > 0.9, "{new:?}: {accuracy}");
+    println!("{name}: accuracy {accuracy}");
+    assert!(accuracy > 0.9, "{name}: {accuracy}");
     assert!(finished.serving.iter().all(|digest| *digest == finished.serving[0] && digest.is_some()), "{:?}", finished.serving);
 }
 
@@ -124,7 +137,8 @@ async fn sequences_with_their_lengths() {
         (true, false) => -0.7,
         (false, _) => ((i * 5 + at * 3) % 9) as f32 - 4.0,
     };
-    trained(&["lstm", "--lengths", "--shape", "6,1", "--hidden", "12"], |first, rows| {
+    let new = |model: &Path| made(&["lstm", "--lengths", "--shape", "6,1", "--hidden", "12"], model);
+    trained("lstm with lengths", new, |first, rows| {
         let data = examples(&[6, 1], first, rows, value);
         let lengths = Tensor::f32([rows], (first..first + rows).map(|i| steps(i) as f32).collect()).expect("a tensor");
         let x = data.x.for_input("x").expect("the only one").clone();
@@ -145,4 +159,31 @@ async fn tokens_through_a_transformer() {
         token as f32
     })
     .await;
+}
+
+/// What PyTorch's two exporters write, unchanged: the graphs whose training is compared step by step in `models/tests/torch.rs`.
+#[tokio::test]
+async fn exports_of_pytorch() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/torch");
+    let noise = |i: usize, at: usize| ((i * 7919 + at * 104_729) % 1000) as f32 / 1000.0;
+    let floats = |i: usize, at: usize| noise(i, at) - if i.is_multiple_of(2) { 1.3 } else { -0.3 };
+    // Small tokens or large ones, and padding.
+    let tokens = |i: usize, at: usize| match 3 + i % 6 {
+        length if at >= length => 0.0,
+        _ => (1.0 + 5.0 * noise(i, at)).floor() + if i.is_multiple_of(2) { 0.0 } else { 5.0 },
+    };
+    for exporter in ["legacy", "dynamo"] {
+        for (name, shape) in
+            [("mlp", &[20][..]), ("cnn", &[1, 8, 8]), ("lstm", &[7, 6]), ("gru", &[7, 6]), ("transformer", &[6, 16]), ("text", &[8])]
+        {
+            let export = format!("{name}-{exporter}");
+            let copied = |model: &Path| {
+                fs::copy(folder.join(format!("{export}.onnx")), model).expect("the export is there");
+            };
+            trained(&export, copied, |first, rows| {
+                examples(shape, first, rows, |i, at| if name == "text" { tokens(i, at) } else { floats(i, at) })
+            })
+            .await;
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The model's two forms: float, with the run's parameters in it, and integer, for one class of devices. One of them is shipped.
 
 use sapwood_models::{
-    Dataset, Model, ValueInfo, parameters,
+    Dataset, Model, ValueInfo, lora, parameters,
     quantize::{self, Calibrator, Target},
     write_back,
 };
@@ -33,7 +33,7 @@ impl Exported {
         let (model, preprocess) = graphs(job.objects, job.model, job.preprocess)?;
         let params = floats(&job.objects.read(job.params)?)?;
         let (layout, _) = parameters(&model, &job.spec.model.freeze)?;
-        let fp32 = write_back(&model, &layout, &params)?;
+        let fp32 = lora::merge(&write_back(&model, &layout, &params)?)?;
         let calibration = calibration_data(job.spec, job.objects)?;
         let x = sources::prepared(preprocess.as_ref(), &calibration.x)?;
         let target = target(class)?;

@@ -18,6 +18,7 @@ use crate::ModelError;
 use crate::onnx::{Model, constant, pb, read_tensor};
 use crate::tensor::Tensor;
 
+pub(crate) use freeze::matches;
 pub(crate) use roles::uses;
 
 /// What a parameter does in the graph.

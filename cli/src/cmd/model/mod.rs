@@ -1,8 +1,10 @@
 //! `sapwood model …`: work on .onnx files without any server.
 
+mod convert;
 mod files;
 mod measure;
 mod quantize;
+mod run;
 mod show;
 mod train;
 
@@ -40,6 +42,25 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  sapwood model quantize trained.onnx --calibration digits:11 --preprocess scale.onnx --out int8.onnx\n  sapwood model quantize trained.onnx --calibration data.npz --calibrator percentile:99.9 --sensitivity --out int8.onnx\n  sapwood model quantize trained.onnx --calibration train.npz --max-drop 0.005 --evaluation test.npz --out mixed.onnx\n  sapwood model quantize trained.onnx --calibration data.npz --target jetson-tensorrt --out jetson.onnx\n  sapwood model quantize text.onnx --mode dynamic --out int8.onnx"
     )]
     Quantize(QuantizeArgs),
+    /// The answers of a model: inputs from an .npz, by name, and all outputs into another.
+    #[command(after_help = "Example:\n  sapwood model run trained.onnx --input x.npz --out y.npz --runtime ort")]
+    Run {
+        /// The .onnx file.
+        file: PathBuf,
+        /// Arrays named as the model's inputs; `x` if it has one.
+        #[arg(long)]
+        input: PathBuf,
+        /// Where the outputs go.
+        #[arg(long)]
+        out: PathBuf,
+        #[arg(long, value_enum, default_value_t = Engine::Burn)]
+        runtime: Engine,
+    },
+    /// The same model with low-rank adapters beside its matrices, or with these merged into them.
+    #[command(
+        after_help = "Examples:\n  sapwood model convert text.onnx --lora 8 --targets '*.weight' --out adapted.onnx\n  sapwood model train adapted.onnx --data train.npz --freeze '*,!*.lora_b' --out trained.onnx\n  sapwood model convert trained.onnx --merge-lora --out merged.onnx\nA run that trains adapters has freeze = [\"*\", \"!*.lora_b\"]; its release is merged."
+    )]
+    Convert(ConvertArgs),
     /// Whether Burn and ONNX Runtime give the same numbers.
     #[command(after_help = "Example:\n  sapwood model verify trained.onnx --data digits:11 --preprocess scale.onnx")]
     Verify {
@@ -206,6 +227,28 @@ pub(crate) struct LossArgs {
     ignore_label: Option<i64>,
 }
 
+#[derive(Args)]
+#[command(group(clap::ArgGroup::new("how").required(true).args(["lora", "merge_lora"])))]
+pub(crate) struct ConvertArgs {
+    file: PathBuf,
+    /// Adds adapters of this rank.
+    #[arg(long, value_name = "RANK")]
+    lora: Option<usize>,
+    /// Scale of the adapters' start times the rank; left out, the rank.
+    #[arg(long, requires = "lora")]
+    alpha: Option<f32>,
+    /// Names of the matrices that get adapters; `*` stands for anything.
+    #[arg(long, value_delimiter = ',', default_value = "*")]
+    targets: Vec<String>,
+    /// Adds the adapters to their matrices and takes them out.
+    #[arg(long)]
+    merge_lora: bool,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[arg(long)]
+    out: PathBuf,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Engine {
     Burn,
@@ -262,6 +305,8 @@ pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failu
         Verb::Train(args) => ("model train", train::train(&args, json)),
         Verb::Eval(args) => ("model eval", measure::eval(&args)),
         Verb::Quantize(args) => ("model quantize", quantize::quantize(&args)),
+        Verb::Convert(args) => ("model convert", convert::convert(&args)),
+        Verb::Run { file, input, out, runtime } => ("model run", run::run(&file, &input, &out, runtime)),
         Verb::Verify { file, data, tolerance } => ("model verify", measure::verify(&file, &data, tolerance)),
     }
 }
