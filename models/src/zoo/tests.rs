@@ -139,9 +139,10 @@ fn an_lstm_with_lengths_learns_and_does_not_read_the_padding() {
     other = other.replaced("input", Tensor::f32([64, 6, 1], quiet).unwrap()).unwrap();
     assert_eq!(answer(&data.x), answer(&other));
 
+    // One array for two inputs: it could be either.
     let alone: Features = data.x.for_input("input").unwrap().clone().into();
     let refused = trainer.evaluate(&Dataset { x: alone, y: data.y.clone() }).unwrap_err();
-    assert!(matches!(refused, TrainError::Data(DataFault::Missing { ref input, .. }) if input == "lengths"), "{refused:?}");
+    assert!(matches!(refused, TrainError::Data(DataFault::Missing { .. })), "{refused:?}");
 }
 
 #[test]
