@@ -11,9 +11,9 @@ use crate::onnx::{Dim, Model, is_standard, label, pb};
 /// these alone fits a model of any opset.
 const TIMELESS: [&str; 5] = ["Add", "Sub", "Mul", "Div", "Identity"];
 
-/// The model with its first input computed by `prefix`.
+/// The model with one input computed by `prefix`: the one that is called as the prefix's own, else the first.
 ///
-/// The prefix has one output, of the type and shape of the model's first input. Its
+/// The prefix has one output, of the type and shape of that input. Its
 /// values and nodes are renamed to `preprocess/...`, the model's keep their names, so
 /// that layouts and freeze patterns stay valid. The result takes the prefix's inputs and
 /// then the model's other inputs.
@@ -42,13 +42,15 @@ pub fn compose(prefix: &Model, model: &Model) -> Result<Model, ModelError> {
     Model::new(joined)
 }
 
-/// Checks that the prefix's output is the model's first input; returns the input's name.
+/// Checks that the prefix's output is what an input of the model reads; returns the input's name.
 fn fits(prefix: &Model, model: &Model) -> Result<String, ModelError> {
     let [output] = prefix
         .outputs()
         .try_into()
         .map_err(|outputs: Vec<_>| refuse(format!("the prefix has {} outputs, it must have one", outputs.len())))?;
-    let Some(input) = model.inputs().into_iter().next() else {
+    let (inputs, raw) = (model.inputs(), prefix.inputs());
+    let same = inputs.iter().find(|input| raw.first().is_some_and(|raw| raw.name == input.name));
+    let Some(input) = same.or(inputs.first()).cloned() else {
         return Err(refuse("the model has no input".into()));
     };
     if output.element != input.element {
@@ -174,6 +176,18 @@ mod tests {
         assert_eq!(first.op_type(), "Mul");
         assert_eq!(joined.graph().node[1].input[0], first.output[0]);
         assert_eq!(Model::decode(&joined.encode()).unwrap(), joined);
+    }
+
+    #[test]
+    fn a_prefix_computes_the_input_of_its_own_name() {
+        let model = zoo::lstm_with_lengths([7, 3], 8, 2, 0);
+        let mut swapped = model.clone().into_proto();
+        swapped.graph.as_mut().unwrap().input.swap(0, 1);
+        let swapped = Model::new(swapped).unwrap();
+        let scale = zoo::scale(&[7, 3], 0.5);
+        let joined = compose(&scale, &swapped).unwrap();
+        let names = |model: &Model| model.inputs().into_iter().map(|input| input.name).collect::<Vec<_>>();
+        assert_eq!(names(&joined), names(&model));
     }
 
     #[test]

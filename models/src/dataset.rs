@@ -72,10 +72,10 @@ pub enum DataFault {
         found: String,
     },
     /// No tensor for an input of the model.
-    #[error("the model reads `{input}`, and the data has {found}")]
+    #[error("the model reads {inputs}, and the data has {found}")]
     Missing {
-        /// The input.
-        input: String,
+        /// Every input without one.
+        inputs: String,
         /// Names of the tensors that are there.
         found: String,
     },

@@ -147,13 +147,12 @@ impl Features {
         let main = self.0.get_key_value(MAIN).filter(|_| !inputs.contains(&MAIN));
         let other = main.or_else(|| self.0.first_key_value().filter(|_| self.0.len() == 1));
         let other = other.map(|(name, _)| name.as_str()).filter(|name| unnamed == 1 && !inputs.contains(name));
-        let source = |input: &&str| own(input).or(other).ok_or_else(|| self.missing(input));
-        inputs.iter().map(source).collect()
-    }
-
-    fn missing(&self, input: &str) -> DataFault {
-        let found = self.0.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        DataFault::Missing { input: input.to_owned(), found }
+        let sources: Option<Vec<&str>> = inputs.iter().map(|input| own(input).or(other)).collect();
+        sources.ok_or_else(|| {
+            let list = |names: &mut dyn Iterator<Item = &str>| names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ");
+            let inputs = list(&mut inputs.iter().copied().filter(|input| own(input).is_none()));
+            DataFault::Missing { inputs, found: list(&mut self.0.keys().map(String::as_str)) }
+        })
     }
 
     /// A fault, with the name of the tensor where there are several.
@@ -231,16 +230,16 @@ mod tests {
     #[test]
     fn nothing_is_guessed_where_two_could_be_meant() {
         let missing = |features: &Features, inputs: &[&str]| match fed(features, inputs) {
-            Err(DataFault::Missing { input, .. }) => input,
+            Err(DataFault::Missing { inputs, .. }) => inputs,
             other => panic!("{other:?}"),
         };
-        assert_eq!(missing(&features(&["x"]), &["a", "b"]), "a");
-        assert_eq!(missing(&features(&["a", "b"]), &["c"]), "c");
+        assert_eq!(missing(&features(&["x"]), &["a", "b"]), "`a` and `b`");
+        assert_eq!(missing(&features(&["a", "b"]), &["c"]), "`c`");
         // The only tensor has a reader already.
-        assert_eq!(missing(&features(&["x"]), &["x", "lengths"]), "lengths");
-        assert_eq!(missing(&features(&["mask"]), &["mask", "tokens"]), "tokens");
+        assert_eq!(missing(&features(&["x"]), &["x", "lengths"]), "`lengths`");
+        assert_eq!(missing(&features(&["mask"]), &["mask", "tokens"]), "`tokens`");
         let said = fed(&features(&["length", "x"]), &["x", "lengths"]).unwrap_err().to_string();
-        assert_eq!(said, "the model reads `lengths`, and the data has `length`, `x`");
+        assert_eq!(said, "the model reads `lengths`, and the data has `length` and `x`");
     }
 
     #[test]

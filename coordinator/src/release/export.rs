@@ -1,7 +1,7 @@
 //! The model's two forms: float, with the run's parameters in it, and integer, for one class of devices. One of them is shipped.
 
 use sapwood_models::{
-    Dataset, Model, ValueInfo, lora, parameters,
+    Dataset, Model, ValueInfo, compose, lora, parameters,
     quantize::{self, Calibrator, Target},
     write_back,
 };
@@ -51,7 +51,8 @@ impl Exported {
         };
         let inputs = match &preprocess {
             None => fp32.inputs(),
-            Some(graph) => graph.inputs().into_iter().chain(fp32.inputs().into_iter().skip(1)).collect(),
+            // As nodes join them.
+            Some(graph) => compose(graph, &fp32)?.inputs(),
         };
         Ok(Self {
             inputs,

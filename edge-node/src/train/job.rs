@@ -102,7 +102,7 @@ impl Inner {
             return Err(death.into());
         }
         let history = trained.map_err(|error| failure(error, &set.source.to_string()))?;
-        let contribution = contribution(history.last(), examples);
+        let contribution = contribution(history.last(), examples)?;
         let took = started.elapsed();
         match terms.noise {
             None => tracing::info!(run = %terms.run, round = terms.round, examples, epochs, loss = contribution.loss, ?took, "trained"),
@@ -168,13 +168,15 @@ fn config(terms: &TrainTerms) -> Result<TrainConfig, Decline> {
 }
 
 /// What the last epoch says about the data; nothing was trained if there was none.
-fn contribution(last: Option<&Epoch>, examples: usize) -> Contribution {
-    let examples = examples as u64;
-    match last {
-        None => Contribution { examples, correct: None, loss: 0.0 },
-        // A share of a count: rounding gives the count back.
-        Some(epoch) => Contribution { examples, correct: epoch.accuracy.map(|a| (a * examples as f64).round() as u64), loss: epoch.loss },
+fn contribution(last: Option<&Epoch>, examples: usize) -> Result<Contribution, Decline> {
+    // Examples whose label the run ignores weigh nothing.
+    let counted = last.map_or(examples, |epoch| epoch.examples);
+    if counted == 0 {
+        return Err(Decline::NoData { why: "the run ignores the label of every example".to_owned() });
     }
+    // A share of a count: rounding gives the count back.
+    let correct = last.and_then(|epoch| epoch.accuracy).map(|share| (share * counted as f64).round() as u64);
+    Ok(Contribution { examples: counted as u64, correct, loss: last.map_or(0.0, |epoch| epoch.loss) })
 }
 
 pub(super) fn failure(error: TrainError, source: &str) -> Failure {
