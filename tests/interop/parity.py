@@ -30,14 +30,13 @@ import numpy as np
 import onnxruntime
 import torch
 
-from parity.data import READ
-from parity.families import ASIDE, FAMILIES
+from parity.both import difference, export
+from parity.data import READ, save
+from parity.families import FAMILIES
 from parity.order import shuffled
 
 POINTS, AGREEMENT = 1.5, 1e-4
 EXPORTERS = ("legacy", "dynamo")
-# Student's t, 0.975, by degrees of freedom.
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 OPTIMIZERS = {
     "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
     "adam": lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
@@ -50,18 +49,18 @@ def order_seed(seed, draw, stage):
     return 1000 * draw + 10 * seed + stage
 
 
-def export(network, inputs, opset, dynamo, path):
-    names = list(inputs)
-    rows = tuple(torch.from_numpy(array[:4]) for array in inputs.values())
-    more = {"dynamic_axes": {name: {0: "batch"} for name in names}, "do_constant_folding": False}
-    if dynamo:
-        batch = torch.export.Dim("batch")
-        more = {"dynamic_shapes": tuple({0: batch} for _ in names), "optimize": False, "external_data": False}
-    else:
-        more["training"] = torch.onnx.TrainingMode.TRAINING
-    torch.onnx.export(
-        network, rows, str(path), dynamo=dynamo, opset_version=opset, input_names=names, output_names=["logits"], verbose=False, **more
-    )
+def export_both(name, seed, inputs, folder):
+    """A family's network as the seed draws it, and by exporter: opset and file."""
+    family = FAMILIES[name]
+    torch.manual_seed(seed)
+    start = family.build().train()
+    exported = {}
+    for exporter in EXPORTERS:
+        opsets = getattr(family, exporter)
+        opset = opsets[seed % len(opsets)]
+        exported[exporter] = opset, folder / f"{name}-{seed}-{exporter}.onnx"
+        export(copy.deepcopy(start), inputs, opset, exporter == "dynamo", exported[exporter][1])
+    return start, exported
 
 
 def train_in_pytorch(network, family, data, seed, draw=0):
@@ -138,14 +137,7 @@ def compare(name, seed, data, binary, folder):
     family = FAMILIES[name]
     train, test = READ[family.data](data)
     files = {half: folder / f"{family.data}-{half}.npz" for half in ("train", "test")}
-    torch.manual_seed(seed)
-    start = family.build().train()
-    exported = {}
-    for exporter in EXPORTERS:
-        opsets = getattr(family, exporter)
-        opset = opsets[seed % len(opsets)]
-        exported[exporter] = opset, folder / f"{name}-{seed}-{exporter}.onnx"
-        export(copy.deepcopy(start), train[0], opset, exporter == "dynamo", exported[exporter][1])
+    start, exported = export_both(name, seed, train[0], folder)
     runs = []
     for draw in range(family.draws):
         network, started = copy.deepcopy(start), time.perf_counter()
@@ -187,10 +179,7 @@ def summary(name, exporter, runs):
         return [100 * statistics.mean(run[side]["accuracy"] for run in runs if run["seed"] == seed) for seed in seeds]
 
     theirs, ours = accuracies("pytorch"), accuracies("burn")
-    differences = [a - b for a, b in zip(ours, theirs)]
-    mean = statistics.mean(differences)
-    # One seed has no interval.
-    half = STUDENT[len(seeds) - 1] * statistics.stdev(differences) / len(seeds) ** 0.5 if len(seeds) > 1 else float("inf")
+    mean, half = difference(ours, theirs)
     line |= {"pytorch": statistics.mean(theirs), "sapwood": statistics.mean(ours)}
     line |= {"difference": mean, "interval": [mean - half, mean + half]}
     # Later epochs amplify what arithmetic makes of the last bits.
@@ -224,12 +213,17 @@ def main():
     root = Path(__file__).resolve().parents[2]
     parser.add_argument("--data", type=Path, required=True, help="the folder that fetch.sh filled")
     parser.add_argument("--sapwood", type=Path, default=root / "target/release/sapwood", help="the binary")
-    parser.add_argument("--families", default=",".join(name for name in FAMILIES if name not in ASIDE), help=f"of {', '.join(FAMILIES)}")
+    parser.add_argument("--families", default=",".join(FAMILIES), help=f"of {', '.join(FAMILIES)}")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 1; at most 10")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once, each on one thread")
     parser.add_argument("--json", type=Path, help="where all figures go")
+    parser.add_argument("--export-only", type=Path, metavar="FOLDER", help="writes the exports of seed 1 and trains nothing")
     args = parser.parse_args()
     names = args.families.split(",")
+    if args.export_only:
+        for name in names:
+            export_both(name, 1, READ[FAMILIES[name].data](args.data)[0][0], args.export_only)
+        return
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
     runs, lines = [], []
 
@@ -240,8 +234,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for kind in {FAMILIES[name].data for name in names}:
-            for half, (inputs, labels) in zip(("train", "test"), READ[kind](args.data)):
-                np.savez(folder / f"{kind}-{half}.npz", y=labels, **inputs)
+            save(kind, args.data, folder)
         # Spawned, since PyTorch's threads do not survive a fork.
         with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
             jobs = [

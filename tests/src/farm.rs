@@ -177,6 +177,14 @@ impl Farm {
     /// # Panics
     /// If that does not happen, or if a script is not played to its end.
     pub async fn finish(&mut self, spec: &str) -> Finished {
+        self.finish_within(spec, DEADLINE).await
+    }
+
+    /// As [`Farm::finish`], for a run that trains longer.
+    ///
+    /// # Panics
+    /// As [`Farm::finish`].
+    pub async fn finish_within(&mut self, spec: &str, deadline: Duration) -> Finished {
         let begun = Instant::now();
         // Its own bytes are its word: sent again after a death, it runs once.
         let token = Digest::of(spec.as_bytes()).hex();
@@ -186,7 +194,7 @@ impl Farm {
             if answer.code == 0 {
                 break answer.json["data"]["run"].as_str().expect("a run has a name").to_owned();
             }
-            assert!(begun.elapsed() < DEADLINE, "the run is not taken: {}", answer.error());
+            assert!(begun.elapsed() < deadline, "the run is not taken: {}", answer.error());
         };
         let mut last = String::new();
         loop {
@@ -197,7 +205,7 @@ impl Farm {
                 }
                 return finished;
             }
-            if begun.elapsed() > DEADLINE {
+            if begun.elapsed() > deadline {
                 let left: Vec<_> = std::iter::once(&self.coordinator).chain(&self.nodes).map(|d| (&d.name, d.left())).collect();
                 panic!("{run} is not finished: {last}\nstill to die: {left:?}\ncoordinator:\n{}", self.coordinator.log());
             }

@@ -101,10 +101,12 @@ fn text(figures: &Figures) -> String {
     let percent = |accuracy: Option<f64>| accuracy.map_or_else(|| "not measured".to_owned(), |a| format!("{a:.4}"));
     let size = |size: Option<u64>| size.map_or_else(|| "not measured".to_owned(), bytes);
     let images = told.images;
+    // Where INT8 gains nothing, the float model is shipped.
+    let shipped = if measured.left_out_int8_bytes.is_some() { "shipped float" } else { "INT8" };
     let mut lines = vec![
         String::new(),
         format!("{} rounds, release and rollout in {seconds:.1} s; {images} images of {EVALUATION}, none seen in training", setting.rounds),
-        format!("accuracy   federated fp32 {}   federated INT8 {}", percent(measured.fp32_accuracy), percent(measured.accuracy)),
+        format!("accuracy   federated fp32 {}   federated {shipped} {}", percent(measured.fp32_accuracy), percent(measured.accuracy)),
     ];
     if let Some(noiseless) = noiseless {
         lines.push(format!("           without noise  {noiseless:.4}   (the same run, clipped alike)"));
@@ -112,7 +114,7 @@ fn text(figures: &Figures) -> String {
     if let Some(pooled) = pooled {
         lines.push(format!("           pooled fp32    {pooled:.4}   (the same model on all nodes' data in one place)"));
     }
-    lines.push(format!("size       fp32 {}   INT8 {}", size(measured.fp32_bytes), size(measured.bytes)));
+    lines.push(format!("size       fp32 {}   {shipped} {}", size(measured.fp32_bytes), size(measured.bytes)));
     lines.push(format!(
         "latency    p50 {} µs   p99 {} µs   over HTTP, {} requests",
         percentile(&told.latency_us, 0.5),

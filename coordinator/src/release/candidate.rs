@@ -138,7 +138,17 @@ impl Candidates {
         let evaluation = evaluation_data(spec, job.objects)?;
         let mut float = Pipeline::new(runtime, exported.preprocess_bytes(), &exported.fp32)?;
         let mut integer = Pipeline::new(runtime, exported.preprocess_bytes(), &exported.int8)?;
-        let (fp32, int8) = (float.score(&evaluation)?, integer.score(&evaluation)?);
+        let (fp32, mut int8) = (float.score(&evaluation)?, integer.score(&evaluation)?);
+        if let Some(most) = spec.release.gates.max_int8_drop
+            && loses(fp32, int8, most)
+        {
+            let holds =
+                |before: Option<&[u8]>, int8: &[u8]| Ok(!loses(fp32, Pipeline::new(runtime, before, int8)?.score(&evaluation)?, most));
+            if exported.mix(holds)? {
+                integer = Pipeline::new(runtime, exported.preprocess_bytes(), &exported.int8)?;
+                int8 = integer.score(&evaluation)?;
+            }
+        }
         exported.keeps_float = !(smaller(&exported) || faster(&mut integer, &mut float, &evaluation.x)?);
         let (mut pipeline, shipped) = if exported.keeps_float { (float, fp32) } else { (integer, int8) };
         let latency = pipeline.time(&evaluation.x, LATENCY_RUNS)?;
@@ -228,6 +238,11 @@ impl Name {
         let release = format!("{model}-{version}").parse()?;
         Ok(Self { model, version, release })
     }
+}
+
+/// Whether INT8 costs more of the accuracy than the gate allows.
+fn loses(fp32: Option<Score>, int8: Option<Score>, most: f64) -> bool {
+    fp32.zip(int8).is_some_and(|(fp32, int8)| fp32.accuracy() - int8.accuracy() > most)
 }
 
 /// Whether INT8 makes a file that is worth it.

@@ -2,13 +2,16 @@
 
 use sapwood_models::{
     Dataset, Model, ValueInfo, compose, lora, parameters,
-    quantize::{self, Calibrator, Target},
+    quantize::{self, Calibrator, Quantized, Ranges, Target},
     write_back,
 };
 use sapwood_protocol::{DeviceClass, Digest, release::documents::Quantizer, spec::Spec};
 
 use super::{BuildJob, ReleaseError, evaluate::floats, sources};
 use crate::objects::Objects;
+
+/// Examples on which each operator's loss is taken; every value of theirs is kept in memory.
+const SENSITIVITY_EXAMPLES: usize = 32;
 
 /// Graphs as files, and what was learned while they were made.
 pub(super) struct Exported {
@@ -21,6 +24,8 @@ pub(super) struct Exported {
     /// Both forms, as they were written.
     float: Model,
     integer: Model,
+    ranges: Ranges,
+    target: Target,
     quantizer: Quantizer,
     /// What the graph in front and the model read together: all but what the one makes for the other.
     pub(super) inputs: Vec<ValueInfo>,
@@ -37,7 +42,8 @@ impl Exported {
         let calibration = calibration_data(job.spec, job.objects)?;
         let x = sources::prepared(preprocess.as_ref(), &calibration.x)?;
         let target = target(class)?;
-        let int8 = quantize::quantize(&fp32, &quantize::ranges(&fp32, &x, Calibrator::MinMax)?, target)?;
+        let ranges = quantize::ranges(&fp32, &x, Calibrator::MinMax)?;
+        let int8 = quantize::quantize(&fp32, &ranges, target)?;
         let quantizer = Quantizer {
             format: "QDQ".into(),
             activations: if target == Target::JetsonTensorRt { "int8 per tensor, symmetric" } else { "uint8 per tensor, asymmetric" }
@@ -65,9 +71,26 @@ impl Exported {
             keeps_float: false,
             float: fp32,
             integer: int8.model,
+            ranges,
+            target,
             quantizer,
             calibration,
         })
+    }
+
+    /// Leaves in float, one more at a time, the operators whose 8 bits cost most, until `holds` says yes to the graph in
+    /// front and the integer form, as files. Where it never does, nothing changes.
+    pub(super) fn mix(&mut self, mut holds: impl FnMut(Option<&[u8]>, &[u8]) -> Result<bool, ReleaseError>) -> Result<bool, ReleaseError> {
+        let rows: Vec<usize> = (0..self.calibration.len().min(SENSITIVITY_EXAMPLES)).collect();
+        let x = sources::prepared(self.preprocess.as_ref().map(|(graph, _)| graph), &self.calibration.x.take_rows(&rows))?;
+        let found = quantize::sensitivity(&self.float, &self.ranges, self.target, &x)?;
+        let order: Vec<String> = found.nodes.into_iter().map(|node| node.node).collect();
+        let mixed = quantize::mixed(&self.float, &self.ranges, self.target, &order, |int8| holds(self.preprocess_bytes(), &int8.encode()))?;
+        let Some(Quantized { model, quantized_nodes, float_nodes }) = mixed else { return Ok(false) };
+        self.int8 = model.encode();
+        self.integer = model;
+        self.quantizer = Quantizer { quantized_nodes, float_nodes, ..self.quantizer.clone() };
+        Ok(true)
     }
 
     /// The file of the graph in front.

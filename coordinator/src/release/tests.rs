@@ -303,6 +303,47 @@ fn where_int8_gains_nothing_the_float_model_is_shipped() {
     assert!(card.contains("float, which is shipped") && card.contains("INT8 gains neither size nor speed"), "{card}");
 }
 
+/// A unit that nothing reads gives one layer a range in which 8 bits tell nothing else apart: what reads it stays in float, and no more.
+#[test]
+fn what_loses_most_stays_in_float_until_the_gate_holds() {
+    let bench = Bench::new();
+    let model = zoo::mlp(64, &[12, 256], 10, 1);
+    let mut data = sapwood_data::digits::blocks(1..=4);
+    data.x = sources::prepared(Some(&preprocess()), &data.x).unwrap();
+    let config = TrainConfig { optimizer: Optimizer::adam(), lr: 0.005, ..TrainConfig::default() };
+    let mut trainer = Trainer::new(&model, config).unwrap();
+    trainer.train(&data, 12, 3, &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut params = trainer.parameters();
+    let (layout, _) = sapwood_models::parameters(&model, &[]).unwrap();
+    let at = |name: &str| layout.get(name).unwrap().offset;
+    // Weights are `[in, out]`.
+    for pixel in 0..64 {
+        params[at("fc1.weight") + 12 * pixel] = 0.0;
+    }
+    params[at("fc1.bias")] = 1e4;
+    params[at("fc2.weight")..][..256].fill(0.0);
+    let bench = Bench { model: bench.objects.put(&model.encode()).unwrap(), params: put_params(&bench.objects, &params), ..bench };
+    let mut spec = Spec::parse(SPEC).unwrap();
+    let mut build = |gates| {
+        spec.release.gates = gates;
+        match bench.build(&candidates(&key(), instant_probe()), &spec).unwrap() {
+            Built::Released(release) => release,
+            Built::Refused(gates) => panic!("{gates}"),
+        }
+    };
+    let ungated = build(Gates::default()).manifest.measured;
+    assert!(ungated.accuracy.unwrap() < 0.5 * ungated.fp32_accuracy.unwrap(), "{ungated:?}");
+
+    let release = build(Gates { max_int8_drop: Some(0.02), ..Gates::default() });
+    let measured = release.manifest.measured;
+    assert!(measured.accuracy.unwrap() >= measured.fp32_accuracy.unwrap() - 0.02 && measured.bytes < measured.fp32_bytes, "{measured:?}");
+    let packed = bench.objects.read(release.reference.bundle).unwrap();
+    let parts = bundle::read(packed.as_slice(), &Limits::default()).unwrap();
+    let settings: documents::Runtime = documents::from_bytes(documents::RUNTIME, parts.get(documents::RUNTIME).unwrap()).unwrap();
+    let quantizer = settings.quantizer.unwrap();
+    assert!(quantizer.quantized_nodes > 0 && !quantizer.float_nodes.is_empty(), "{quantizer:?}");
+}
+
 /// R68: `openssl dgst` accepts both signatures, and refuses each file after one flipped byte.
 fn openssl_accepts_and_refuses(public: &VerifyingKey, files: &BTreeMap<&str, &[u8]>) {
     let folder = tempfile::tempdir().unwrap();

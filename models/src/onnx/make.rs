@@ -21,7 +21,6 @@ pub(crate) fn int(name: &str, value: i64) -> pb::AttributeProto {
 }
 
 /// A float attribute.
-#[cfg(test)]
 pub(crate) fn float(name: &str, value: f32) -> pb::AttributeProto {
     pb::AttributeProto { name: Some(name.to_owned()), r#type: Some(AttributeType::Float as i32), f: Some(value), ..Default::default() }
 }

@@ -1,8 +1,15 @@
-"""Reads the data that `fetch.sh` lays into a folder. A split is a pair: arrays by name of the input that reads them, and labels."""
+"""Reads the data that `fetch.sh` lays into a folder. A split is a pair: arrays by name of the input that reads them, and labels.
+
+    python tests/interop/parity/data.py DATA OUT [KIND ...]
+
+writes them as OUT/KIND-train.npz and OUT/KIND-test.npz; no kind means all.
+"""
 
 import gzip
 import re
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -72,3 +79,15 @@ def plays(folder):
 
 
 READ = {"fashion": fashion, "vowels": vowels, "vowels-lengths": lambda folder: vowels(folder, lengths=True), "plays": plays}
+
+
+def save(kind, data, out):
+    for half, (inputs, labels) in zip(("train", "test"), READ[kind](data)):
+        np.savez(out / f"{kind}-{half}.npz", y=labels, **inputs)
+
+
+if __name__ == "__main__":
+    data, out, *kinds = sys.argv[1:]
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for kind in kinds or READ:
+        save(kind, Path(data), Path(out))

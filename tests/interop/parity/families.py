@@ -175,5 +175,3 @@ FAMILIES = {
     "transformer": Family(Transformer, "plays", "adam", ((4, 0.002), (1, 0.0002)), 64, 0.7, legacy=(14, 15, 16, 17, 20)),
     "gru-lengths": Family(GruLengths, "vowels-lengths", "adam", ((30, 0.003), (10, 0.0003)), 16, 0.9),
 }
-# Not tried unless asked for: a model of several inputs is not trained yet.
-ASIDE = {"gru-lengths"}

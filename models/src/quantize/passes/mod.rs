@@ -1,8 +1,12 @@
 //! Rewrites before quantization, each leaving the graph's function as it is.
 
 mod batch_norm;
+mod common;
 mod constants;
+mod exports;
 mod noops;
+#[cfg(test)]
+mod tests;
 
 use crate::ModelError;
 use crate::onnx::{Model, edit, pb};
@@ -30,12 +34,18 @@ impl Pass {
 
 /// What the quantizer does to a graph before it looks for ranges, in this order. Names of
 /// values that remain are kept.
-pub const PASSES: [Pass; 5] = [
+pub const PASSES: [Pass; 11] = [
+    Pass { name: "exporter's notes", run: exports::drop_notes },
     Pass { name: "constants to initializers", run: constants::to_initializers },
+    Pass { name: "types of casts", run: exports::name_types },
     Pass { name: "no-ops", run: noops::remove },
     Pass { name: "constant folding", run: constants::fold },
+    Pass { name: "equal constants", run: common::share_constants },
+    Pass { name: "equal operators", run: common::share_operators },
     Pass { name: "batch normalization folding", run: batch_norm::fold },
-    Pass { name: "dead initializers", run: sweep },
+    Pass { name: "hard swish", run: exports::expand_hard_swish },
+    Pass { name: "unread operators", run: exports::drop_unread },
+    Pass { name: "unread initializers", run: sweep },
 ];
 
 /// The model after all of [`PASSES`].
