@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::branch::{Conditional, free};
 use super::engine::Engine;
 use super::fault::Fault;
 use super::operator::{Context, Inputs, Mode, Operator};
@@ -50,20 +51,17 @@ pub(super) struct Compiler<B: Engine> {
 
 impl<B: Engine> Compiler<B> {
     pub(super) fn new(model: &Model, parameters: &[Parameter]) -> Result<Self, ModelError> {
-        let mut compiler = Self {
-            opset: model.opset(),
-            slots: HashMap::new(),
-            names: Vec::new(),
-            parameters: Vec::new(),
-            constants: HashMap::new(),
-            steps: Vec::new(),
-        };
+        let mut compiler = Self::empty(model.opset());
         for parameter in parameters {
             let slot = compiler.slot(&parameter.name);
             compiler.parameters.push(slot);
         }
         compiler.initializers(model.graph())?;
         Ok(compiler)
+    }
+
+    fn empty(opset: i64) -> Self {
+        Self { opset, slots: HashMap::new(), names: Vec::new(), parameters: Vec::new(), constants: HashMap::new(), steps: Vec::new() }
     }
 
     fn initializers(&mut self, graph: &pb::GraphProto) -> Result<(), ModelError> {
@@ -90,8 +88,11 @@ impl<B: Engine> Compiler<B> {
     pub(super) fn node(&mut self, node: &pb::NodeProto) -> Result<(), ModelError> {
         let at = |fault: Fault| fault.at(&label(node), node.op_type());
         if is_standard(node.domain()) && node.op_type() == "If" {
-            let branch = self.chosen(node).map_err(at)?;
-            return self.branch(node, branch);
+            let branches = branches(node).map_err(at)?;
+            return match self.chosen(node).map_err(at)? {
+                Some(which) => self.branch(node, branches[usize::from(which)]),
+                None => self.conditional(node, branches),
+            };
         }
         let operator = self.operator(node).map_err(at)?;
         let mut inputs = Vec::with_capacity(node.input.len());
@@ -112,26 +113,46 @@ impl<B: Engine> Compiler<B> {
         Ok(())
     }
 
-    /// The branch of an `If` that its condition chooses: <https://onnx.ai/onnx/operators/onnx__If.html>, alike in all opsets.
-    fn chosen<'n>(&self, node: &'n pb::NodeProto) -> Result<&'n pb::GraphProto, Fault> {
-        let name = match node.input.first().and_then(|condition| self.known(condition)) {
-            Some(Known::Ints(host)) if host.data.len() == 1 => {
-                if host.data == [0] {
-                    "else_branch"
-                } else {
-                    "then_branch"
-                }
-            }
-            Some(_) => return Err(Fault::broken("its condition is not one boolean")),
-            None => return Err(Fault::unsupported("its condition is known only when it runs")),
-        };
-        let branch = node.attribute.iter().find(|a| a.name() == name).and_then(|a| a.g.as_ref());
-        let branch = branch.ok_or_else(|| Fault::broken(format!("it has no {name}")))?;
-        if branch.output.len() == node.output.len() {
-            Ok(branch)
-        } else {
-            Err(Fault::broken(format!("it has {} outputs, and its {name} {}", node.output.len(), branch.output.len())))
+    /// What a constant says about the branch of an `If`: <https://onnx.ai/onnx/operators/onnx__If.html>, alike in all opsets.
+    fn chosen(&self, node: &pb::NodeProto) -> Result<Option<bool>, Fault> {
+        match node.input.first().map(|condition| self.known(condition)) {
+            Some(Some(Known::Ints(host))) if host.data.len() == 1 => Ok(Some(host.data != [0])),
+            Some(Some(_)) => Err(Fault::broken("its condition is not one boolean")),
+            Some(None) => Ok(None),
+            None => Err(Fault::broken("it has no condition")),
         }
+    }
+
+    /// A step that runs one branch or the other, each a plan of its own that reads values from here.
+    fn conditional(&mut self, node: &pb::NodeProto, branches: [&pb::GraphProto; 2]) -> Result<(), ModelError> {
+        let mut captured: Vec<&str> = branches.iter().flat_map(|branch| free(branch)).collect();
+        captured.sort_unstable();
+        captured.dedup();
+        let (known, run): (Vec<&str>, Vec<&str>) =
+            captured.into_iter().partition(|name| self.slots.get(*name).is_some_and(|slot| self.constants.contains_key(slot)));
+        let mut plans = Vec::with_capacity(2);
+        for branch in branches {
+            let mut inner = Self::empty(self.opset);
+            for name in &known {
+                let slot = inner.slot(name);
+                inner.constants.insert(slot, self.constants[&self.slots[*name]].clone());
+            }
+            inner.initializers(branch)?;
+            for node in &branch.node {
+                inner.node(node)?;
+            }
+            let outputs: Vec<String> = branch.output.iter().map(|output| output.name().to_owned()).collect();
+            plans.push(inner.finish(run.iter().copied(), &outputs)?);
+        }
+        let operator = Box::new(Conditional { plans });
+        let mut operand = |name: &str| {
+            let slot = self.slot(name);
+            Some(Operand { slot, last: false, parameter: self.parameters.iter().position(|p| *p == slot) })
+        };
+        let inputs = node.input.iter().map(String::as_str).take(1).chain(run).map(&mut operand).collect();
+        let outputs = node.output.iter().map(|name| (!name.is_empty()).then(|| self.slot(name))).collect();
+        self.steps.push(Step { label: label(node), op: node.op_type().to_owned(), operator, inputs, outputs });
+        Ok(())
     }
 
     /// Puts the nodes of `branch` in the place of `node`.
@@ -183,8 +204,9 @@ impl<B: Engine> Compiler<B> {
         Ok(())
     }
 
-    pub(super) fn finish(mut self, model: &Model, outputs: &[String]) -> Result<Plan<B>, ModelError> {
-        let inputs = model.inputs().iter().map(|input| self.slot(&input.name)).collect();
+    /// The plan whose inputs have these names.
+    pub(super) fn finish<'n>(mut self, inputs: impl Iterator<Item = &'n str>, outputs: &[String]) -> Result<Plan<B>, ModelError> {
+        let inputs = inputs.map(|input| self.slot(input)).collect();
         let mut produced = Vec::with_capacity(outputs.len());
         for name in outputs {
             let slot = self.slots.get(name).copied();
@@ -239,4 +261,18 @@ impl<B: Engine> Compiler<B> {
         }
         read
     }
+}
+
+/// The branches of an `If`, as its condition counts them: else, then.
+fn branches(node: &pb::NodeProto) -> Result<[&pb::GraphProto; 2], Fault> {
+    let branch = |name: &str| {
+        let found = node.attribute.iter().find(|a| a.name() == name).and_then(|a| a.g.as_ref());
+        let found = found.ok_or_else(|| Fault::broken(format!("it has no {name}")))?;
+        if found.output.len() == node.output.len() {
+            Ok(found)
+        } else {
+            Err(Fault::broken(format!("it has {} outputs, and its {name} {}", node.output.len(), found.output.len())))
+        }
+    };
+    Ok([branch("else_branch")?, branch("then_branch")?])
 }

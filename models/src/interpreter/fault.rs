@@ -11,6 +11,8 @@ pub(crate) enum Fault {
     Shape(String),
     /// A node that breaks the specification of its operator.
     Broken(String),
+    /// A node inside this one, which the error names already.
+    Within(Box<ModelError>),
 }
 
 impl Fault {
@@ -32,6 +34,7 @@ impl Fault {
             Self::Unsupported(reason) => ModelError::Unsupported { node, op, reason },
             Self::Shape(reason) => ModelError::Shape { node, op, reason },
             Self::Broken(reason) => ModelError::BadNode { node, reason },
+            Self::Within(error) => *error,
         }
     }
 }

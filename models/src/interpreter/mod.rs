@@ -2,15 +2,16 @@
 //!
 //! A graph is compiled once ([`compile`]) into a [`plan::Plan`]: nodes in order with their
 //! attributes parsed ([`operator::Operator`]), constants as tensors, constant subgraphs
-//! computed, an `If` replaced by the branch that a constant chooses, and for every operand
-//! whether it is read for the last time. The plan then runs any number
-//! of times. Burn's rank-less backend primitives do the arithmetic on floats; integers
+//! computed, an `If` replaced by the branch that a constant chooses (or compiled into a plan
+//! for each, [`branch`]), and for every operand whether it is read for the last time. The plan
+//! then runs any number of times. Burn's rank-less backend primitives do the arithmetic on floats; integers
 //! (shapes, axes, indices) stay on the host ([`value::Value`]).
 //!
 //! What an operator is stands in [`ops`], one file per family; nothing outside it knows
 //! an operator by name. What cannot be computed is refused when the plan is compiled,
 //! with the node, its operator and the reason.
 
+mod branch;
 mod compile;
 pub(crate) mod engine;
 mod fault;

@@ -75,7 +75,8 @@ impl<B: Engine> Plan<B> {
         for node in model.graph().node.iter().filter(|n| needed.contains(&std::ptr::from_ref(*n))) {
             compiler.node(node)?;
         }
-        compiler.finish(model, outputs)
+        let inputs = model.inputs();
+        compiler.finish(inputs.iter().map(|input| input.name.as_str()), outputs)
     }
 
     /// Whether parameter `i` is fed with its two axes swapped.

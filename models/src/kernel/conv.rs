@@ -102,7 +102,7 @@ impl Conv {
         Group { read, written, depth: read * self.geometry.kernel[0] * self.geometry.kernel[1] }
     }
 
-    fn convolve(&self, x: &FlexTensor, w: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+    pub(super) fn convolve(&self, x: &FlexTensor, w: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
         let (g, group) = (&self.geometry, self.group(x, w));
         let (examples, channels) = (dims::<Flex>(x)[0], self.groups * group.written);
         let mut y = vec![0.0; examples * channels * g.cells()];
@@ -141,7 +141,8 @@ impl Conv {
         }
     }
 
-    fn back(&self, [x, w]: &[FlexTensor; 2], gradient: &FlexTensor, [of_x, of_w]: [bool; 2]) -> [Option<FlexTensor>; 2] {
+    /// The gradients of input and weight; of the input only its shape matters where that of the weight is not wanted.
+    pub(super) fn back(&self, [x, w]: &[FlexTensor; 2], gradient: &FlexTensor, [of_x, of_w]: [bool; 2]) -> [Option<FlexTensor>; 2] {
         let (g, group) = (&self.geometry, self.group(x, w));
         let examples = dims::<Flex>(x)[0];
         let weights = values(w);

@@ -7,12 +7,14 @@
 pub(crate) mod batch_norm;
 mod columns;
 pub(crate) mod conv;
+pub(crate) mod conv_transpose;
 mod depthwise;
 mod lanes;
 pub(crate) mod layer_norm;
 mod math;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
+pub(crate) mod resample;
 pub(crate) mod rows;
 pub(crate) mod softmax;
 #[cfg(test)]

@@ -10,6 +10,7 @@
 use burn_backend::Shape;
 
 use super::elementwise::spread;
+use super::indexing::advance;
 use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
@@ -147,8 +148,17 @@ impl<B: Engine> Operator<B> for Transpose {
         match x {
             Value::Float(x) if shape.len() < 2 => Ok(vec![Value::Float(x)]),
             Value::Float(x) => Ok(vec![Value::Float(B::float_permute(x, &order))]),
-            Value::Host(host) if shape.len() < 2 => Ok(vec![Value::Host(host)]),
-            Value::Host(_) => Err(Fault::unsupported("integer matrices are not transposed")),
+            Value::Host(host) => {
+                let out: Vec<usize> = order.iter().map(|a| shape[*a]).collect();
+                let strides: Vec<usize> = order.iter().map(|a| shape[a + 1..].iter().product()).collect();
+                let mut place = vec![0; out.len()];
+                let mut data = Vec::with_capacity(host.data.len());
+                for _ in 0..host.data.len() {
+                    data.push(host.data[place.iter().zip(&strides).map(|(i, stride)| i * stride).sum::<usize>()]);
+                    advance(&mut place, &out);
+                }
+                Ok(vec![Value::Host(Host::new(host.element, out, data))])
+            }
         }
     }
 }

@@ -64,6 +64,56 @@ fn conv_refuses_what_does_not_fit() {
     case("Conv").ints("kernel_shape", &[1, 1, 1]).some(&[1, 1, 1, 1, 1]).some(&[1, 1, 1, 1, 1]).refused();
 }
 
+#[test]
+fn conv_transpose_by_hand() {
+    // Each value lays the kernel down, weighed.
+    let of = || case("ConvTranspose").x(&[1, 1, 2], &[1.0, 2.0]).x(&[1, 1, 3], &[1.0, 10.0, 100.0]);
+    of().gives(&[1, 1, 4], &[1.0, 12.0, 120.0, 200.0]).differentiable();
+    of().x(&[1], &[0.5]).gives(&[1, 1, 4], &[1.5, 12.5, 120.5, 200.5]).differentiable();
+    let apart = || of().ints("strides", &[2]);
+    apart().gives(&[1, 1, 5], &[1.0, 10.0, 102.0, 20.0, 200.0]);
+    apart().ints("pads", &[1, 0]).gives(&[1, 1, 4], &[10.0, 102.0, 20.0, 200.0]);
+    apart().ints("output_padding", &[1]).gives(&[1, 1, 6], &[1.0, 10.0, 102.0, 20.0, 200.0, 0.0]).differentiable();
+    // What must go goes from the beginning first, or with SAME_UPPER from the end.
+    apart().ints("output_shape", &[4]).gives(&[1, 1, 4], &[10.0, 102.0, 20.0, 200.0]);
+    apart().ints("output_shape", &[4]).text("auto_pad", "SAME_UPPER").gives(&[1, 1, 4], &[1.0, 10.0, 102.0, 20.0]);
+    apart().text("auto_pad", "SAME_UPPER").gives(&[1, 1, 4], &[1.0, 10.0, 102.0, 20.0]);
+    apart().text("auto_pad", "SAME_LOWER").gives(&[1, 1, 4], &[10.0, 102.0, 20.0, 200.0]);
+    apart().ints("output_shape", &[7]).gives(&[1, 1, 7], &[1.0, 10.0, 102.0, 20.0, 200.0, 0.0, 0.0]);
+    of().ints("dilations", &[2]).gives(&[1, 1, 6], &[1.0, 2.0, 10.0, 20.0, 100.0, 200.0]);
+}
+
+#[test]
+fn conv_transpose_gradients() {
+    let of = || case("ConvTranspose");
+    of().some(&[2, 3, 4, 3]).some(&[3, 2, 3, 2]).some(&[2]).differentiable();
+    of().ints("strides", &[2, 3]).ints("pads", &[1, 0, 1, 1]).some(&[2, 2, 3, 3]).some(&[2, 3, 3, 3]).some(&[3]).differentiable();
+    of().int("group", 2).ints("dilations", &[1, 2]).some(&[1, 4, 3, 3]).some(&[4, 2, 2, 2]).some(&[4]).differentiable();
+    of().int("group", 3).ints("strides", &[2, 2]).some(&[1, 3, 2, 3]).some(&[3, 1, 2, 2]).differentiable();
+    of().some(&[2, 3, 3, 3]).some(&[3, 4, 1, 1]).differentiable();
+    // Three axes, where pads are cut off and what is missing is added.
+    of().ints("strides", &[2, 1, 2]).ints("pads", &[1, 0, 0, 0, 1, 1]).some(&[1, 2, 2, 3, 2]).some(&[2, 2, 2, 2, 2]).differentiable();
+    let more = of().int("group", 2).ints("output_shape", &[6, 4, 4]).some(&[2, 2, 2, 2, 2]).some(&[2, 1, 2, 3, 2]).some(&[2]);
+    more.differentiable();
+    assert_eq!(more.run().shape, [2, 2, 6, 4, 4]);
+}
+
+#[test]
+fn conv_transpose_refuses_what_does_not_fit() {
+    let of = |x: &[usize], w: &[usize]| case("ConvTranspose").some(x).some(w);
+    of(&[1, 2, 4, 4], &[3, 2, 2, 2]).refused();
+    of(&[1, 2, 4], &[2, 2, 2, 2]).refused();
+    of(&[1, 3, 4, 4], &[3, 1, 2, 2]).int("group", 2).refused();
+    of(&[1, 2, 4, 4], &[2, 1, 2, 2]).some(&[2]).refused();
+    of(&[1, 2, 4, 4], &[2, 1, 2, 2]).ints("kernel_shape", &[3, 3]).refused();
+    of(&[1, 2, 4, 4], &[2, 1, 2, 2]).ints("pads", &[3, 0, 3, 0]).refused();
+    of(&[1, 2, 4, 4], &[2, 1, 2, 2]).ints("pads", &[1, 0]).refused();
+    of(&[1, 2, 4, 4], &[2, 1, 2, 2]).ints("strides", &[0, 1]).refused();
+    of(&[1, 2, 4, 4], &[2, 1, 2, 2]).ints("strides", &[i64::MAX, 1]).refused();
+    of(&[1, 2, 4, 4], &[2, 1, 2, 2]).ints("output_shape", &[60_000, 60_000]).refused();
+    of(&[1, 2, 4, 4], &[2, 1, 0, 2]).refused();
+}
+
 fn pool(op: &'static str, kernel: &[i64]) -> Case {
     case(op).ints("kernel_shape", kernel)
 }

@@ -29,6 +29,23 @@ fn gather_elements() {
 }
 
 #[test]
+fn gather_nd() {
+    let at = |shape: &[usize], indices: &[i64]| on_six("GatherND").table(shape, indices);
+    at(&[2, 2], &[0, 2, -1, 0]).gives(&[2], &[2.0, 4.0]).differentiable();
+    // Whole rows, one of them twice.
+    at(&[3, 1], &[1, 0, 1]).gives(&[3, 3], &[4.0, 6.0, 5.0, 3.0, 1.0, 2.0, 4.0, 6.0, 5.0]).differentiable();
+    at(&[2, 1], &[2, 0]).int("batch_dims", 1).gives(&[2], &[2.0, 4.0]).differentiable();
+    case("GatherND").table(&[2, 2], &[1, 2, 3, 4]).table(&[1, 2], &[1, 0]).gives_ints(&[1], &[3]);
+    at(&[0, 2], &[]).gives(&[0], &[]);
+    at(&[1, 2], &[0, 3]).refused();
+    at(&[1, 3], &[0, 0, 0]).refused();
+    at(&[3, 1], &[0, 0, 0]).int("batch_dims", 1).refused();
+    at(&[2, 2], &[0, 0, 0, 0]).int("batch_dims", 1).refused();
+    at(&[1, 2], &[0, 0]).int("batch_dims", -1).refused();
+    at(&[1, 0], &[]).refused();
+}
+
+#[test]
 fn top_k() {
     let largest = on_six("TopK").list(&[2]);
     largest.gives(&[2, 2], &[3.0, 2.0, 6.0, 5.0]).differentiable();

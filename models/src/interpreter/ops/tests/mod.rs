@@ -8,6 +8,7 @@ mod matrices;
 mod normalization;
 mod quantization;
 mod recurrent;
+mod resize;
 mod shapes;
 
 use burn_autodiff::Autodiff;

@@ -70,6 +70,20 @@ fn softmax() {
 }
 
 #[test]
+fn lrn() {
+    // One cell of three channels, two around each: itself and the next.
+    let of = |size: i64| case("LRN").int("size", size).float("alpha", 2.0).float("beta", 1.0).float("bias", 3.0);
+    let x = || of(2).x(&[1, 3, 1], &[1.0, 2.0, -1.0]);
+    x().gives(&[1, 3, 1], &[1.0 / 8.0, 2.0 / 8.0, -1.0 / 4.0]).differentiable();
+    of(3).x(&[1, 2], &[1.0, 2.0]).gives(&[1, 2], &[3.0 / 19.0, 6.0 / 19.0]);
+    of(i64::MAX).x(&[1, 1], &[2.0]).gives(&[1, 1], &[2.0 / 3.0]);
+    case("LRN").int("size", 3).some(&[2, 5, 2, 3]).differentiable();
+    case("LRN").some(&[1, 2]).refused();
+    of(0).some(&[1, 2]).refused();
+    of(3).some(&[2]).refused();
+}
+
+#[test]
 fn dropout_passes_in_inference() {
     let x = [1.0, -2.0, 3.0];
     case("Dropout").x(&[3], &x).gives(&[3], &x);

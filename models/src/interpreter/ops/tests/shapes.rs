@@ -35,6 +35,9 @@ fn views() {
 fn transpose_and_expand() {
     on_six("Transpose").gives(&[3, 2], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]).differentiable();
     case("Transpose").ints("perm", &[1, 0, 2]).x(&[3, 1, 2], &six()).gives(&[1, 3, 2], &six());
+    let cube = || case("Transpose").table(&[2, 1, 3], &[0, 1, 2, 3, 4, 5]);
+    cube().gives_ints(&[3, 1, 2], &[0, 3, 1, 4, 2, 5]);
+    cube().ints("perm", &[1, 0, 2]).gives_ints(&[1, 2, 3], &[0, 1, 2, 3, 4, 5]);
     on_six("Transpose").ints("perm", &[0, 0]).refused();
     on_six("Transpose").ints("perm", &[0]).refused();
     case("Expand").x(&[2, 1], &[1.0, 2.0]).list(&[2, 2]).gives(&[2, 2], &[1.0, 1.0, 2.0, 2.0]).differentiable();
