@@ -35,6 +35,6 @@ pub use error::ModelError;
 pub use features::Features;
 pub use forward::Forward;
 pub use inspect::{Inspection, inspect};
-pub use layout::{Layout, Parameter, Role, parameters, write_back};
+pub use layout::{Layout, Parameter, Role, parameters, trains_when_run, write_back};
 pub use onnx::{Dim, Element, Model, ValueInfo};
 pub use tensor::{Tensor, TensorData};

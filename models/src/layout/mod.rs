@@ -19,6 +19,7 @@ use crate::onnx::{Model, constant, pb, read_tensor};
 use crate::tensor::Tensor;
 
 pub(crate) use freeze::matches;
+pub use inference::trains_when_run;
 pub(crate) use roles::uses;
 
 /// What a parameter does in the graph.

@@ -1,5 +1,6 @@
 //! `sapwood model …`: work on .onnx files without any server.
 
+mod answers;
 mod convert;
 mod files;
 mod measure;
