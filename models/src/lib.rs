@@ -4,7 +4,7 @@
 //!   and out of a graph.
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
 //! - [`compose()`] puts preprocessing in front of a model; [`lora`] adapters beside its matrices; [`zoo`] builds models;
-//!   [`quantize`] makes them INT8; [`inspect()`] describes them.
+//!   [`quantize`] makes them INT8; [`inspect()`] and [`cost()`] describe them.
 //! - [`interpreter`] runs graphs, on Burn's primitives and, where these are slow, on own kernels; [`train`] and [`Forward`] are its two uses; [`metrics`]
 //!   judges answers.
 //!
@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 mod compose;
+mod cost;
 pub mod dataset;
 mod error;
 pub mod features;
@@ -30,6 +31,7 @@ pub mod train;
 pub mod zoo;
 
 pub use compose::compose;
+pub use cost::{Cost, NodeCost, cost};
 pub use dataset::{DataFault, Dataset, Targets};
 pub use error::ModelError;
 pub use features::Features;

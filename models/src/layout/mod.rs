@@ -20,7 +20,7 @@ use crate::tensor::Tensor;
 
 pub(crate) use freeze::matches;
 pub use inference::trains_when_run;
-pub(crate) use roles::uses;
+pub(crate) use roles::{by_node, uses};
 
 /// What a parameter does in the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

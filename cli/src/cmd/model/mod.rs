@@ -3,10 +3,11 @@
 mod answers;
 mod convert;
 mod files;
+mod inspect;
 mod measure;
+mod new;
 mod quantize;
 mod run;
-mod show;
 mod train;
 
 use std::path::PathBuf;
@@ -24,12 +25,11 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  sapwood model new cnn --shape 1,8,8 --classes 10 --out cnn.onnx\n  sapwood model new mlp --shape 64 --hidden 32,32 --classes 10 --out mlp.onnx\n  sapwood model new lstm --shape 28,28 --hidden 64 --out lstm.onnx\n  sapwood model new transformer --shape 80 --vocabulary 90 --classes 90 --out text.onnx\n  sapwood model new scale --shape 1,8,8 --factor 0.0625 --out preprocess.onnx"
     )]
     New(NewArgs),
-    /// What a model is made of, and what can be trained.
-    #[command(after_help = "Example:\n  sapwood model inspect cnn.onnx --json")]
-    Inspect {
-        /// The .onnx file.
-        file: PathBuf,
-    },
+    /// What a model is made of, what it costs, what can be trained, and what quantizes.
+    #[command(
+        after_help = "Examples:\n  sapwood model inspect cnn.onnx --json\n  sapwood model inspect text.onnx --axis sequence=128 --nodes"
+    )]
+    Inspect(InspectArgs),
     /// Train on this machine.
     #[command(
         after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx"
@@ -73,6 +73,23 @@ pub(crate) enum Verb {
         #[arg(long, default_value_t = 1e-4)]
         tolerance: f64,
     },
+}
+
+#[derive(Args)]
+pub(crate) struct InspectArgs {
+    /// The .onnx file.
+    file: PathBuf,
+    /// Extent of a dynamic axis other than the examples': its name in the file, or INPUT:INDEX where it has none.
+    #[arg(long = "axis", value_name = "NAME=N", value_parser = axis)]
+    axes: Vec<(String, usize)>,
+    /// Show every node.
+    #[arg(long)]
+    nodes: bool,
+}
+
+fn axis(text: &str) -> Result<(String, usize), String> {
+    let parsed = text.rsplit_once('=').and_then(|(name, extent)| Some((name.to_owned(), extent.parse().ok()?)));
+    parsed.ok_or_else(|| "it is a name and a whole number, such as sequence=128".to_owned())
 }
 
 #[derive(Args)]
@@ -301,8 +318,8 @@ pub(crate) enum Mode {
 
 pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failure>) {
     match verb {
-        Verb::New(args) => ("model new", show::new(&args)),
-        Verb::Inspect { file } => ("model inspect", show::inspect(&file)),
+        Verb::New(args) => ("model new", new::new(&args)),
+        Verb::Inspect(args) => ("model inspect", inspect::inspect(&args)),
         Verb::Train(args) => ("model train", train::train(&args, json)),
         Verb::Eval(args) => ("model eval", measure::eval(&args)),
         Verb::Quantize(args) => ("model quantize", quantize::quantize(&args)),
