@@ -4,7 +4,7 @@
 //!   and out of a graph.
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
 //! - [`compose()`] puts preprocessing in front of a model; [`lora`] adapters beside its matrices; [`zoo`] builds models;
-//!   [`quantize`] makes them INT8; [`inspect()`] and [`cost()`] describe them.
+//!   [`quantize`] makes them INT8; [`inspect()`] and [`cost()`] describe them, [`diff`] compares two.
 //! - [`interpreter`] runs graphs, on Burn's primitives and, where these are slow, on own kernels; [`train`] and [`Forward`] are its two uses; [`metrics`]
 //!   judges answers.
 //!
@@ -15,6 +15,7 @@
 mod compose;
 mod cost;
 pub mod dataset;
+pub mod diff;
 mod error;
 pub mod features;
 pub mod forward;

@@ -2,6 +2,7 @@
 
 mod answers;
 mod convert;
+mod diff;
 mod files;
 mod inspect;
 mod measure;
@@ -30,6 +31,11 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  sapwood model inspect cnn.onnx --json\n  sapwood model inspect text.onnx --axis sequence=128 --nodes"
     )]
     Inspect(InspectArgs),
+    /// What differs between two models: nodes, parameters, and on data their answers.
+    #[command(
+        after_help = "Examples:\n  sapwood model diff cnn.onnx trained.onnx\n  sapwood model diff trained.onnx int8.onnx --data digits:11 --preprocess scale.onnx --json\nThe exit code is 0 whether they are the same or not; `same` in the JSON says which."
+    )]
+    Diff(DiffArgs),
     /// Train on this machine.
     #[command(
         after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx"
@@ -90,6 +96,23 @@ pub(crate) struct InspectArgs {
 fn axis(text: &str) -> Result<(String, usize), String> {
     let parsed = text.rsplit_once('=').and_then(|(name, extent)| Some((name.to_owned(), extent.parse().ok()?)));
     parsed.ok_or_else(|| "it is a name and a whole number, such as sequence=128".to_owned())
+}
+
+#[derive(Args)]
+pub(crate) struct DiffArgs {
+    first: PathBuf,
+    second: PathBuf,
+    /// Examples that both models answer.
+    #[arg(long)]
+    data: Option<String>,
+    /// Schema of the data, TOML or JSON.
+    #[arg(long, requires = "data")]
+    schema: Option<PathBuf>,
+    /// An .onnx graph that is applied to x first.
+    #[arg(long, requires = "data")]
+    preprocess: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Engine::Burn)]
+    runtime: Engine,
 }
 
 #[derive(Args)]
@@ -320,6 +343,7 @@ pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failu
     match verb {
         Verb::New(args) => ("model new", new::new(&args)),
         Verb::Inspect(args) => ("model inspect", inspect::inspect(&args)),
+        Verb::Diff(args) => ("model diff", diff::diff(&args)),
         Verb::Train(args) => ("model train", train::train(&args, json)),
         Verb::Eval(args) => ("model eval", measure::eval(&args)),
         Verb::Quantize(args) => ("model quantize", quantize::quantize(&args)),
