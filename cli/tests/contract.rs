@@ -98,6 +98,18 @@ fn a_model_is_made_trained_scored_and_quantized() {
     assert!((score(&int8, "ort") - burn).abs() < 0.03, "INT8 keeps the accuracy");
 }
 
+/// ONNX Runtime normalizes by the batch where a file says that it trains.
+#[test]
+fn runtimes_that_differ_on_a_training_export_say_why() {
+    assert!(sapwood(&["runtime", "install"]).status.success());
+    let export = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/torch/cnn-legacy.onnx");
+    let output = sapwood(&["--json", "model", "verify", text(&export), "--data", "digits:11"]);
+    let error = json(&output)["error"].clone();
+    assert_eq!((output.status.code(), error["code"].as_str()), (Some(3), Some("refused")), "{error}");
+    assert!(error["hint"].as_str().unwrap_or_default().contains("/1/BatchNormalization"), "{error}");
+    assert!(error["data"]["largest_difference"].as_f64().unwrap() > 1e-4, "{error}");
+}
+
 /// Each row of the public vectors through the command line: rdp within 2 % or tighter but never below the truth, pld within -0.5 % to
 /// +1.5 %. What zCDP cannot account is refused.
 #[test]

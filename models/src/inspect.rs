@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::interpreter::{self, Unsupported};
-use crate::layout::{candidates, uses};
+use crate::layout::{candidates, trains_when_run, uses};
 use crate::onnx::{Element, Model, ValueInfo, is_standard, label, pb};
 
 /// The report of [`inspect()`].
@@ -44,7 +44,7 @@ pub fn inspect(model: &Model) -> Inspection {
         outputs: model.outputs(),
         operators,
         untrainable,
-        warnings: warnings(graph),
+        warnings: warnings(model),
     }
 }
 
@@ -70,7 +70,8 @@ fn foreign_weight(graph: &pb::GraphProto, node: &pb::NodeProto) -> Option<Unsupp
     })
 }
 
-fn warnings(graph: &pb::GraphProto) -> Vec<String> {
+fn warnings(model: &Model) -> Vec<String> {
+    let graph = model.graph();
     let mut found = Vec::new();
     let mut tied: Vec<_> = uses(graph).unwrap_or_default().into_iter().filter(|(_, u)| u.slots > 1).collect();
     tied.sort_by(|a, b| a.0.cmp(&b.0));
@@ -88,6 +89,10 @@ fn warnings(graph: &pb::GraphProto) -> Vec<String> {
              keep their names and shapes"
                 .to_owned(),
         );
+    }
+    if let [first, others @ ..] = trains_when_run(model).as_slice() {
+        let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+        found.push(format!("{first}{others} runs as in training elsewhere, until the model is trained here and written for inference"));
     }
     found
 }

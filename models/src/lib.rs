@@ -4,7 +4,7 @@
 //!   and out of a graph.
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
 //! - [`compose()`] puts preprocessing in front of a model; [`lora`] adapters beside its matrices; [`zoo`] builds models;
-//!   [`quantize`] makes them INT8; [`inspect()`] describes them.
+//!   [`quantize`] makes them INT8; [`inspect()`] and [`cost()`] describe them, [`diff`] compares two.
 //! - [`interpreter`] runs graphs, on Burn's primitives and, where these are slow, on own kernels; [`train`] and [`Forward`] are its two uses; [`metrics`]
 //!   judges answers.
 //!
@@ -13,7 +13,9 @@
 #![deny(unsafe_code)]
 
 mod compose;
+mod cost;
 pub mod dataset;
+pub mod diff;
 mod error;
 pub mod features;
 pub mod forward;
@@ -30,11 +32,12 @@ pub mod train;
 pub mod zoo;
 
 pub use compose::compose;
+pub use cost::{Cost, NodeCost, cost};
 pub use dataset::{DataFault, Dataset, Targets};
 pub use error::ModelError;
 pub use features::Features;
 pub use forward::Forward;
 pub use inspect::{Inspection, inspect};
-pub use layout::{Layout, Parameter, Role, parameters, write_back};
+pub use layout::{Layout, Parameter, Role, parameters, trains_when_run, write_back};
 pub use onnx::{Dim, Element, Model, ValueInfo};
 pub use tensor::{Tensor, TensorData};

@@ -157,6 +157,18 @@ impl Tensor {
         }
     }
 
+    /// The first value as a number; truth is 1.
+    pub fn first(&self) -> Option<f64> {
+        match &self.data {
+            TensorData::F32(v) => v.first().map(|v| f64::from(*v)),
+            TensorData::I64(v) => v.first().map(|v| *v as f64),
+            TensorData::I32(v) => v.first().map(|v| f64::from(*v)),
+            TensorData::U8(v) => v.first().map(|v| f64::from(*v)),
+            TensorData::I8(v) => v.first().map(|v| f64::from(*v)),
+            TensorData::Bool(v) => v.first().map(|v| f64::from(u8::from(*v))),
+        }
+    }
+
     /// Adds the rows of `more` behind those of this one. False, and nothing has happened, if they have another shape or are no f32.
     #[must_use]
     pub fn append(&mut self, more: &Self) -> bool {

@@ -85,6 +85,25 @@ impl<B: Engine> Compiler<B> {
         })
     }
 
+    /// Makes the outputs of a node that cannot be compiled known by name.
+    pub(super) fn reserve(&mut self, node: &pb::NodeProto) {
+        for name in node.output.iter().filter(|name| !name.is_empty()) {
+            self.slot(name);
+        }
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.slots.get(name).copied()
+    }
+
+    pub(super) fn steps(&self) -> &[Step<B>] {
+        &self.steps
+    }
+
+    pub(super) fn constants(&self) -> impl Iterator<Item = (usize, &Value<B::Plain>)> {
+        self.constants.iter().map(|(slot, value)| (*slot, value))
+    }
+
     pub(super) fn node(&mut self, node: &pb::NodeProto) -> Result<(), ModelError> {
         let at = |fault: Fault| fault.at(&label(node), node.op_type());
         if is_standard(node.domain()) && node.op_type() == "If" {
@@ -109,7 +128,7 @@ impl<B: Engine> Compiler<B> {
         let parameter = |slot| self.parameters.iter().position(|p| *p == slot);
         let operand = |slot: usize| Operand { slot, last: false, parameter: parameter(slot) };
         let inputs = inputs.into_iter().map(|slot| slot.map(operand)).collect();
-        self.steps.push(Step { label: label(node), op: node.op_type().to_owned(), operator, inputs, outputs });
+        self.steps.push(Step { label: label(node), node: node.clone(), operator, inputs, outputs });
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod operator;
 mod ops;
 pub(crate) mod plan;
 mod spec;
+pub(crate) mod survey;
 pub(crate) mod value;
 
 use std::any::Any;

@@ -10,7 +10,7 @@ use super::operator::{Context, Inputs, Mode, Operator};
 use super::value::Value;
 use crate::ModelError;
 use crate::layout::Parameter;
-use crate::onnx::{Model, label};
+use crate::onnx::{Model, label, pb};
 
 /// A graph ready to run. Values live in numbered slots.
 pub(crate) struct Plan<B: Engine> {
@@ -31,7 +31,8 @@ pub(super) struct Bound {
 /// A compiled node.
 pub(super) struct Step<B: Engine> {
     pub(super) label: String,
-    pub(super) op: String,
+    /// As in the file.
+    pub(super) node: pb::NodeProto,
     pub(super) operator: Box<dyn Operator<B>>,
     pub(super) inputs: Vec<Option<Operand>>,
     /// Slot of each output, if anything reads it.
@@ -91,7 +92,7 @@ impl<B: Engine> Plan<B> {
             let parameter = |i: &usize| step.inputs.get(*i).copied().flatten().filter(|o| o.parameter.is_some());
             let statistics: Vec<&str> = updated.iter().filter_map(parameter).map(|o| self.names[o.slot].as_str()).collect();
             let mixes = !updated.is_empty() && statistics.len() == updated.len();
-            mixes.then_some(Mixing { label: &step.label, op: &step.op, statistics })
+            mixes.then_some(Mixing { label: &step.label, op: step.node.op_type(), statistics })
         })
     }
 
@@ -125,7 +126,7 @@ impl<B: Engine> Plan<B> {
             let operands = Inputs::new(operands.collect());
             cx.updatable.clear();
             cx.updatable.extend(step.inputs.iter().map(|o| o.is_some_and(|o| o.parameter.is_some())));
-            let results = step.operator.run(operands, &mut cx).map_err(|fault| fault.at(&step.label, &step.op))?;
+            let results = step.operator.run(operands, &mut cx).map_err(|fault| fault.at(&step.label, step.node.op_type()))?;
             for (input, value) in cx.updates.drain(..) {
                 if let Some(Some(Operand { parameter: Some(index), .. })) = step.inputs.get(input) {
                     statistics.push((*index, value));

@@ -2,9 +2,30 @@
 
 use std::collections::HashSet;
 
-use crate::ModelError;
 use crate::onnx::edit::readers;
-use crate::onnx::{label, pb};
+use crate::onnx::{Attributes, Model, constant, label, pb, read_tensor};
+use crate::{ModelError, Tensor};
+
+/// The nodes that other runtimes run as in training, as [`label`] prints them: `BatchNormalization` by the statistics of the batch, and
+/// `Dropout` that drops. Here a graph trains or not as its caller says.
+pub fn trains_when_run(model: &Model) -> Vec<String> {
+    let graph = model.graph();
+    // The one number of a constant, if it is one.
+    let number = |name: &String| {
+        let stored = graph.initializer.iter().find(|t| t.name() == name).and_then(|t| read_tensor(t).ok());
+        let made = || graph.node.iter().find(|n| n.output.first() == Some(name)).and_then(|n| constant(n).ok().flatten());
+        stored.or_else(made).as_ref().and_then(Tensor::first)
+    };
+    let trains = |node: &&pb::NodeProto| match node.op_type() {
+        "BatchNormalization" => Attributes::of(node).int("training_mode", 0).is_ok_and(|mode| mode != 0),
+        "Dropout" => {
+            let [ratio, mode] = [1, 2].map(|at| node.input.get(at).and_then(number));
+            mode.is_some_and(|mode| mode != 0.0) && ratio != Some(0.0)
+        }
+        _ => false,
+    };
+    graph.node.iter().filter(trains).map(label).collect()
+}
 
 /// `BatchNormalization`: one output, no `training_mode`. `Dropout`: no `training_mode`
 /// input, no mask.

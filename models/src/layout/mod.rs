@@ -19,7 +19,8 @@ use crate::onnx::{Model, constant, pb, read_tensor};
 use crate::tensor::Tensor;
 
 pub(crate) use freeze::matches;
-pub(crate) use roles::uses;
+pub use inference::trains_when_run;
+pub(crate) use roles::{by_node, uses};
 
 /// What a parameter does in the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -20,22 +20,31 @@ const MASK: f32 = 1e30;
 
 /// The float constants that have a role, by name.
 pub(crate) fn uses(graph: &pb::GraphProto) -> Result<HashMap<String, Use>, ModelError> {
-    let constants = Constants::of(graph)?;
-    let live = data_path(graph);
     let mut found: HashMap<String, Use> = HashMap::new();
-    for node in &graph.node {
-        for (slot, role) in slots(node, &constants, &live)? {
-            let Some(name) = node.input.get(slot).filter(|name| !name.is_empty()) else { continue };
-            for name in constants.origins(name) {
-                let entry = found.entry(name.to_owned()).or_insert(Use { role, slots: 0 });
-                entry.slots += 1;
-                if !entry.role.is_trained() {
-                    entry.role = role;
-                }
-            }
+    for (name, role) in by_node(graph)?.into_iter().flatten() {
+        let entry = found.entry(name).or_insert(Use { role, slots: 0 });
+        entry.slots += 1;
+        if !entry.role.is_trained() {
+            entry.role = role;
         }
     }
     Ok(found)
+}
+
+/// For each node, the float constants that it reads as parameters, once for each slot.
+pub(crate) fn by_node(graph: &pb::GraphProto) -> Result<Vec<Vec<(String, Role)>>, ModelError> {
+    let constants = Constants::of(graph)?;
+    let live = data_path(graph);
+    let mut all = Vec::with_capacity(graph.node.len());
+    for node in &graph.node {
+        let mut read = Vec::new();
+        for (slot, role) in slots(node, &constants, &live)? {
+            let Some(name) = node.input.get(slot).filter(|name| !name.is_empty()) else { continue };
+            read.extend(constants.origins(name).into_iter().map(|name| (name.to_owned(), role)));
+        }
+        all.push(read);
+    }
+    Ok(all)
 }
 
 /// The slots of a node that hold parameters, if constants feed them.

@@ -1,5 +1,5 @@
 use crate::ModelError;
-use crate::layout::{Role, parameters, uses, write_back};
+use crate::layout::{Role, parameters, trains_when_run, uses, write_back};
 use crate::onnx::{Model, constant, make, pb, read_tensor, write_tensor};
 use crate::tensor::{Tensor, TensorData};
 
@@ -171,6 +171,11 @@ fn writing_back_gives_the_inference_form() {
     assert_eq!((drop.output.len(), drop.input.len()), (1, 2));
     let held = |model: &Model, name: &str| model.graph().initializer.iter().any(|t| t.name() == name);
     assert!(held(&out, "ratio") && held(&model, "training") && !held(&out, "training"));
+    assert_eq!((trains_when_run(&model).len(), trains_when_run(&out).len()), (2, 0));
+    let mut drops_nothing = model.clone().into_proto();
+    let initializers = &mut drops_nothing.graph.as_mut().unwrap().initializer;
+    *initializers.iter_mut().find(|t| t.name() == "ratio").unwrap() = write_tensor("ratio", &Tensor::scalar(0.0));
+    assert_eq!(trains_when_run(&Model::new(drops_nothing).unwrap()).len(), 1);
 
     let mut reads_mask = model.into_proto();
     let graph = reads_mask.graph.as_mut().unwrap();

@@ -238,7 +238,7 @@ fn opset_of(proto: &pb::ModelProto) -> Option<i64> {
     proto.opset_import.iter().find(|o| is_standard(o.domain())).map(|o| o.version())
 }
 
-fn value_info(value: &pb::ValueInfoProto) -> ValueInfo {
+pub(crate) fn value_info(value: &pb::ValueInfoProto) -> ValueInfo {
     use pb::tensor_shape_proto::dimension::Value;
     let tensor = match value.r#type.as_ref().and_then(|t| t.value.as_ref()) {
         Some(pb::type_proto::Value::TensorType(tensor)) => Some(tensor),

@@ -32,10 +32,12 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ModelError;
-use crate::onnx::Model;
+use crate::forward::Forward;
+use crate::onnx::{Model, label};
+use crate::tensor::Tensor;
 
 pub use calibrate::{Calibrator, Ranges, ranges};
 pub use dynamic::dynamic;
@@ -71,11 +73,31 @@ pub fn quantize(model: &Model, ranges: &Ranges, target: Target) -> Result<Quanti
 /// # Errors
 /// As [`quantize()`].
 pub fn quantize_except(model: &Model, ranges: &Ranges, target: Target, float: &BTreeSet<String>) -> Result<Quantized, ModelError> {
-    if model.opset() < OLDEST_OPSET {
-        return Err(ModelError::Opset { found: model.opset(), oldest: OLDEST_OPSET, newest: crate::onnx::NEWEST_OPSET });
-    }
+    check_opset(model)?;
     let marks = mark::mark(passes::prepare(model)?, ranges, target, float)?;
     let (quantized_nodes, float_nodes) = (marks.quantized_nodes, marks.float_nodes.clone());
     let model = emit::emit(marks, target)?;
     Ok(Quantized { model, quantized_nodes, float_nodes })
+}
+
+fn check_opset(model: &Model) -> Result<(), ModelError> {
+    if model.opset() < OLDEST_OPSET {
+        return Err(ModelError::Opset { found: model.opset(), oldest: OLDEST_OPSET, newest: crate::onnx::NEWEST_OPSET });
+    }
+    Ok(())
+}
+
+/// Whether each node of the prepared graph computes on INT8 values for [`Target::X86_64Vnni`], by its label. Instead of calibration the
+/// graph runs once on `inputs`, and every float value that is there then counts as one with a range.
+pub(crate) fn preview(model: &Model, inputs: &[(&str, Tensor)]) -> Result<BTreeMap<String, bool>, ModelError> {
+    check_opset(model)?;
+    let prepared = passes::prepare(model)?;
+    let unit = |name: &str| (name.to_owned(), (0.0, 1.0));
+    let mut seen: BTreeMap<String, (f32, f32)> = inputs.iter().filter(|(_, x)| x.as_f32().is_some()).map(|(name, _)| unit(name)).collect();
+    Forward::new(&prepared)?.observe(inputs, &mut |name, _| seen.extend([unit(name)]))?;
+    let ranges = Ranges::new(seen)?;
+    let computes = |node: &&crate::onnx::pb::NodeProto| node.output.iter().any(|output| ranges.get(output).is_some());
+    let labels: Vec<String> = prepared.graph().node.iter().filter(computes).map(label).collect();
+    let float: BTreeSet<String> = mark::mark(prepared, &ranges, Target::X86_64Vnni, &BTreeSet::new())?.float_nodes.into_iter().collect();
+    Ok(labels.into_iter().map(|label| (label.clone(), !float.contains(&label))).collect())
 }

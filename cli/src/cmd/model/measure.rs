@@ -3,17 +3,14 @@
 use std::path::Path;
 
 use sapwood_models::{
-    Dataset, Features, Forward, Model, Targets, Tensor, metrics,
+    Dataset, Model, Targets, Tensor, metrics,
     train::{Labels, Loss, score},
+    trains_when_run,
 };
-use sapwood_runtime::{Runtime, Session, SessionOptions};
 use serde_json::{Value, json};
 
-use super::{DataArgs, Engine, EvalArgs, LossArgs, read_model};
+use super::{DataArgs, Engine, EvalArgs, LossArgs, answers::Answers, read_model};
 use crate::output::{Answer, Exit, Failure, OrFail, table};
-
-/// Examples that pass at once.
-const AT_ONCE: usize = 128;
 
 pub(super) fn eval(args: &EvalArgs) -> Result<Answer, Failure> {
     let model = read_model(&args.file)?;
@@ -33,46 +30,6 @@ impl LossArgs {
     pub(super) fn parse(&self) -> Result<(Loss, Labels), Failure> {
         let labels = Labels { weights: self.class_weights.clone(), smoothing: self.label_smoothing, ignore: self.ignore_label };
         Ok((self.loss.parse().or_usage()?, labels))
-    }
-}
-
-/// A model in one of the two runtimes.
-enum Answers {
-    Burn(Forward),
-    Ort(Session),
-}
-
-impl Answers {
-    fn new(model: &Model, engine: Engine) -> Result<Self, Failure> {
-        Ok(match engine {
-            Engine::Burn => Self::Burn(Forward::new(model).or_usage()?),
-            Engine::Ort => {
-                let runtime = Runtime::load(None).or_fail(Exit::NotFound).map_err(|f| f.hint("sapwood runtime install"))?;
-                Self::Ort(runtime.session(&model.encode(), SessionOptions::default()).or_usage()?)
-            }
-        })
-    }
-
-    /// The first output for all examples.
-    fn all(&mut self, x: &Features) -> Result<Tensor, Failure> {
-        let rows: Vec<usize> = (0..x.rows()).collect();
-        let mut all: Option<Tensor> = None;
-        for rows in rows.chunks(AT_ONCE) {
-            let part = x.take_rows(rows);
-            let answer = match self {
-                Self::Burn(forward) => forward.answer(&part).or_usage()?,
-                Self::Ort(session) => session.answer(&part).or_usage()?,
-            };
-            match &mut all {
-                None => all = Some(answer),
-                Some(all) => {
-                    if !all.append(&answer) {
-                        return Err(Failure::usage("the model's first output is not float32 with an axis for the examples"));
-                    }
-                }
-            }
-        }
-        all.ok_or_else(|| Failure::usage("the data has no example"))
     }
 }
 
@@ -136,8 +93,14 @@ pub(super) fn verify(file: &Path, data: &DataArgs, tolerance: f64) -> Result<Ans
     let worst = largest_difference(a, b);
     let found = json!({"largest_difference": worst, "tolerance": tolerance, "examples": x.rows()});
     if worst.is_nan() || worst > tolerance {
-        let message = format!("Burn and ONNX Runtime differ by {worst:.2e}, more than {tolerance:.0e}");
-        return Err(Failure::new(Exit::Refused, message).data(found));
+        let failure = Failure::new(Exit::Refused, format!("Burn and ONNX Runtime differ by {worst:.2e}, more than {tolerance:.0e}"));
+        return Err(match trains_when_run(&model).first() {
+            Some(node) => failure.hint(format!(
+                "{node} is exported for training, and ONNX Runtime runs it so; `sapwood model train` writes it for inference, or export with model.eval()"
+            )),
+            None => failure,
+        }
+        .data(found));
     }
     Ok(Answer::new(found, format!("Burn and ONNX Runtime agree within {worst:.2e} on {} examples", x.rows())))
 }

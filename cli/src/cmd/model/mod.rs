@@ -1,11 +1,14 @@
 //! `sapwood model …`: work on .onnx files without any server.
 
+mod answers;
 mod convert;
+mod diff;
 mod files;
+mod inspect;
 mod measure;
+mod new;
 mod quantize;
 mod run;
-mod show;
 mod train;
 
 use std::path::PathBuf;
@@ -23,12 +26,16 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  sapwood model new cnn --shape 1,8,8 --classes 10 --out cnn.onnx\n  sapwood model new mlp --shape 64 --hidden 32,32 --classes 10 --out mlp.onnx\n  sapwood model new lstm --shape 28,28 --hidden 64 --out lstm.onnx\n  sapwood model new transformer --shape 80 --vocabulary 90 --classes 90 --out text.onnx\n  sapwood model new scale --shape 1,8,8 --factor 0.0625 --out preprocess.onnx"
     )]
     New(NewArgs),
-    /// What a model is made of, and what can be trained.
-    #[command(after_help = "Example:\n  sapwood model inspect cnn.onnx --json")]
-    Inspect {
-        /// The .onnx file.
-        file: PathBuf,
-    },
+    /// What a model is made of, what it costs, what can be trained, and what quantizes.
+    #[command(
+        after_help = "Examples:\n  sapwood model inspect cnn.onnx --json\n  sapwood model inspect text.onnx --axis sequence=128 --nodes"
+    )]
+    Inspect(InspectArgs),
+    /// What differs between two models: nodes, parameters, and on data their answers.
+    #[command(
+        after_help = "Examples:\n  sapwood model diff cnn.onnx trained.onnx\n  sapwood model diff trained.onnx int8.onnx --data digits:11 --preprocess scale.onnx --json\nThe exit code is 0 whether they are the same or not; `same` in the JSON says which."
+    )]
+    Diff(DiffArgs),
     /// Train on this machine.
     #[command(
         after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx"
@@ -72,6 +79,40 @@ pub(crate) enum Verb {
         #[arg(long, default_value_t = 1e-4)]
         tolerance: f64,
     },
+}
+
+#[derive(Args)]
+pub(crate) struct InspectArgs {
+    /// The .onnx file.
+    file: PathBuf,
+    /// Extent of a dynamic axis other than the examples': its name in the file, or INPUT:INDEX where it has none.
+    #[arg(long = "axis", value_name = "NAME=N", value_parser = axis)]
+    axes: Vec<(String, usize)>,
+    /// Show every node.
+    #[arg(long)]
+    nodes: bool,
+}
+
+fn axis(text: &str) -> Result<(String, usize), String> {
+    let parsed = text.rsplit_once('=').and_then(|(name, extent)| Some((name.to_owned(), extent.parse().ok()?)));
+    parsed.ok_or_else(|| "it is a name and a whole number, such as sequence=128".to_owned())
+}
+
+#[derive(Args)]
+pub(crate) struct DiffArgs {
+    first: PathBuf,
+    second: PathBuf,
+    /// Examples that both models answer.
+    #[arg(long)]
+    data: Option<String>,
+    /// Schema of the data, TOML or JSON.
+    #[arg(long, requires = "data")]
+    schema: Option<PathBuf>,
+    /// An .onnx graph that is applied to x first.
+    #[arg(long, requires = "data")]
+    preprocess: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Engine::Burn)]
+    runtime: Engine,
 }
 
 #[derive(Args)]
@@ -300,8 +341,9 @@ pub(crate) enum Mode {
 
 pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failure>) {
     match verb {
-        Verb::New(args) => ("model new", show::new(&args)),
-        Verb::Inspect { file } => ("model inspect", show::inspect(&file)),
+        Verb::New(args) => ("model new", new::new(&args)),
+        Verb::Inspect(args) => ("model inspect", inspect::inspect(&args)),
+        Verb::Diff(args) => ("model diff", diff::diff(&args)),
         Verb::Train(args) => ("model train", train::train(&args, json)),
         Verb::Eval(args) => ("model eval", measure::eval(&args)),
         Verb::Quantize(args) => ("model quantize", quantize::quantize(&args)),

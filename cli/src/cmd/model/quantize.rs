@@ -6,13 +6,11 @@ use sapwood_models::{
 };
 use serde_json::{Value, json};
 
-use super::{Mode, QuantizeArgs, files::read_data, read_model, write_model};
+use super::{Engine, Mode, QuantizeArgs, answers::Answers, files::read_data, read_model, write_model};
 use crate::output::{Answer, Exit, Failure, OrFail, bytes, table};
 
 /// The report keeps every value of these examples in memory.
 const SENSITIVITY_EXAMPLES: usize = 32;
-/// Examples that are scored at once.
-const BATCH: usize = 256;
 /// Lines of the report that a person is shown.
 const SHOWN: usize = 10;
 
@@ -98,15 +96,9 @@ impl From<sapwood_models::ModelError> for Score {
 /// The share of right answers, through the interpreter.
 fn accuracy(model: &Model, data: &Dataset) -> Result<f64, Failure> {
     let Targets::Classes(labels) = &data.y else { return Err(Failure::usage("--max-drop is for data with classes")) };
-    let forward = Forward::new(model).or_usage()?;
-    let mut right = 0.0;
-    for start in (0..labels.len()).step_by(BATCH) {
-        let rows: Vec<usize> = (start..labels.len().min(start + BATCH)).collect();
-        let answers = forward.answer(&data.x.take_rows(&rows)).or_usage()?;
-        let values = answers.as_f32().ok_or_else(|| Failure::usage("the model's first output is not float32"))?;
-        right += metrics::accuracy(values, answers.row_len(), &labels[start..start + rows.len()]) * rows.len() as f64;
-    }
-    Ok(right / labels.len().max(1) as f64)
+    let answers = Answers::new(model, Engine::Burn)?.all(&data.x)?;
+    let values = answers.as_f32().ok_or_else(|| Failure::usage("the model's first output is not float32"))?;
+    Ok(metrics::accuracy(values, answers.row_len(), labels))
 }
 
 fn report(found: &Sensitivity) -> Value {

@@ -1,13 +1,11 @@
-//! `model new` and `model inspect`.
+//! `model new`.
 
-use std::path::Path;
-
-use sapwood_models::{Dim, ValueInfo, inspect as inspect_model, zoo};
+use sapwood_models::{inspect, zoo};
 use sapwood_protocol::Digest;
 use serde_json::json;
 
-use super::{Kind, NewArgs, read_model, write_model};
-use crate::output::{Answer, Failure, OrFail as _, bytes, table};
+use super::{Kind, NewArgs, write_model};
+use crate::output::{Answer, Failure, OrFail as _, bytes};
 
 pub(super) fn new(args: &NewArgs) -> Result<Answer, Failure> {
     let image = || {
@@ -40,46 +38,9 @@ pub(super) fn new(args: &NewArgs) -> Result<Answer, Failure> {
     };
     let size = write_model(&args.out, &model)?;
     let digest = Digest::of(&model.encode());
-    let found = inspect_model(&model);
+    let found = inspect(&model);
     Ok(Answer::new(
         json!({"file": args.out, "bytes": size, "digest": digest, "parameters": found.parameters}),
         format!("{}: {} parameters, {}, {digest}", args.out.display(), found.parameters, bytes(size)),
     ))
-}
-
-pub(super) fn inspect(file: &Path) -> Result<Answer, Failure> {
-    let model = read_model(file)?;
-    let found = inspect_model(&model);
-    let data = json!({
-        "parameters": found.parameters,
-        "trainable": found.trainable,
-        "inputs": found.inputs.iter().map(value).collect::<Vec<_>>(),
-        "outputs": found.outputs.iter().map(value).collect::<Vec<_>>(),
-        "operators": found.operators,
-        "untrainable": found.untrainable.iter().map(|u| json!({"node": u.node, "op": u.op, "reason": u.reason})).collect::<Vec<_>>(),
-    });
-    let mut rows = Vec::new();
-    for (what, values) in [("input", &found.inputs), ("output", &found.outputs)] {
-        rows.extend(values.iter().map(|v| vec![what.to_owned(), v.name.clone(), shape(v)]));
-    }
-    rows.extend(found.operators.iter().map(|(op, count)| vec!["operator".to_owned(), op.clone(), count.to_string()]));
-    rows.extend(found.untrainable.iter().map(|u| vec!["untrainable".to_owned(), format!("{} ({})", u.node, u.op), u.reason.clone()]));
-    let text = format!("{} parameters, {} trainable\n{}", found.parameters, found.trainable, table(&["what", "name", "value"], &rows));
-    Ok(Answer::new(data, text))
-}
-
-fn value(v: &ValueInfo) -> serde_json::Value {
-    json!({"name": v.name, "element": format!("{:?}", v.element), "shape": v.shape.iter().map(dim).collect::<Vec<_>>()})
-}
-
-fn shape(v: &ValueInfo) -> String {
-    let dims: Vec<String> = v.shape.iter().map(|d| dim(d).to_string().replace('"', "")).collect();
-    format!("{:?}[{}]", v.element, dims.join(", "))
-}
-
-fn dim(dim: &Dim) -> serde_json::Value {
-    match dim {
-        Dim::Fixed(n) => json!(n),
-        Dim::Symbol(name) => json!(name),
-    }
 }
