@@ -108,7 +108,8 @@ impl<B: Engine> Compiler<B> {
         let parameter = |slot| self.parameters.iter().position(|p| *p == slot);
         let operand = |slot: usize| Operand { slot, last: false, parameter: parameter(slot) };
         let inputs = inputs.into_iter().map(|slot| slot.map(operand)).collect();
-        self.steps.push(Step { label: label(node), op: node.op_type().to_owned(), operator, inputs, outputs });
+        let (label, op, node) = (label(node), node.op_type().to_owned(), node.clone());
+        self.steps.push(Step { label, op, node, operator, inputs, outputs });
         Ok(())
     }
 
@@ -201,6 +202,7 @@ impl<B: Engine> Compiler<B> {
             constants,
             steps: self.steps,
             outputs: produced,
+            opset: self.opset,
         })
     }
 

@@ -10,7 +10,7 @@ use super::operator::{Context, Inputs, Mode, Operator};
 use super::value::Value;
 use crate::ModelError;
 use crate::layout::Parameter;
-use crate::onnx::{Model, label};
+use crate::onnx::{Model, label, pb};
 
 /// A graph ready to run. Values live in numbered slots.
 pub(crate) struct Plan<B: Engine> {
@@ -20,6 +20,7 @@ pub(crate) struct Plan<B: Engine> {
     pub(super) constants: Vec<(usize, Value<B::Plain>)>,
     pub(super) steps: Vec<Step<B>>,
     pub(super) outputs: Vec<usize>,
+    pub(super) opset: i64,
 }
 
 /// Where a parameter of the layout goes.
@@ -32,6 +33,8 @@ pub(super) struct Bound {
 pub(super) struct Step<B: Engine> {
     pub(super) label: String,
     pub(super) op: String,
+    /// As the file has it; tensors in it are small, because constants are no steps.
+    pub(super) node: pb::NodeProto,
     pub(super) operator: Box<dyn Operator<B>>,
     pub(super) inputs: Vec<Option<Operand>>,
     /// Slot of each output, if anything reads it.
