@@ -127,6 +127,16 @@ pub enum ModelError {
         /// What exactly is not supported, and where there is one the way out.
         reason: String,
     },
+    /// A node that mixes the examples of a batch, or cannot be shown to keep them apart.
+    #[error("{node} ({op}) is not shown to keep the examples of a batch apart: {reason}")]
+    Mixes {
+        /// The node, as [`crate::onnx::label`] prints it.
+        node: String,
+        /// Its operator.
+        op: String,
+        /// What it does with them, and what to do.
+        reason: String,
+    },
     /// Operands of shapes that do not fit the operator.
     #[error("{node} ({op}) got shapes that do not fit: {reason}")]
     Shape {

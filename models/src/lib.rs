@@ -3,8 +3,9 @@
 //! - [`onnx`] reads, checks and writes files; [`tensor`], [`features`] and [`dataset`] are what goes in
 //!   and out of a graph.
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
-//! - [`compose()`] puts preprocessing in front of a model; [`lora`] adapters beside its matrices; [`zoo`] builds models;
-//!   [`quantize`] makes them INT8; [`inspect()`] and [`cost()`] describe them, [`diff`] compares two.
+//! - [`compose()`] puts preprocessing in front of a model; [`lora`] adapters beside its matrices, [`norm`] groups in the place of
+//!   batches, [`head`] another last layer behind it; [`zoo`] builds models; [`quantize`] makes them INT8.
+//! - [`inspect()`] and [`cost()`] describe a model, [`diff`] compares two.
 //! - [`interpreter`] runs graphs, on Burn's primitives and, where these are slow, on own kernels; [`train`] and [`Forward`] are its two uses; [`metrics`]
 //!   judges answers.
 //!
@@ -19,12 +20,14 @@ pub mod diff;
 mod error;
 pub mod features;
 pub mod forward;
+pub mod head;
 mod inspect;
 pub mod interpreter;
 mod kernel;
 pub mod layout;
 pub mod lora;
 pub mod metrics;
+pub mod norm;
 pub mod onnx;
 pub mod quantize;
 pub mod tensor;

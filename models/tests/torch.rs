@@ -4,7 +4,7 @@
 use std::{fs, ops::ControlFlow, path::PathBuf};
 
 use sapwood_models::{
-    Dataset, Model, Targets, Tensor,
+    Dataset, Model, Role, Targets, Tensor, parameters,
     train::{Optimizer, TrainConfig, Trainer},
 };
 
@@ -85,4 +85,25 @@ fn a_transformer_follows_pytorch() {
 #[test]
 fn a_transformer_that_reads_tokens_follows_pytorch() {
     follows("text", Optimizer::adam(), 0.003);
+}
+
+/// Every export can be trained by example once its running statistics stay, and one with batch normalization only then.
+#[test]
+fn exports_keep_the_examples_of_a_batch_apart() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/torch");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|ext| ext == "onnx"));
+    assert!(files.len() >= 12, "{files:?}");
+    for file in files {
+        let model = Model::decode(&fs::read(&file).unwrap()).unwrap();
+        let all = parameters(&model, &[]).unwrap().0;
+        let moving = all.parameters().iter().filter(|parameter| parameter.role == Role::Statistic);
+        let freeze: Vec<String> = moving.map(|parameter| parameter.name.clone()).collect();
+        let check = |freeze: &[String]| {
+            let config = TrainConfig { freeze: freeze.to_vec(), ..TrainConfig::default() };
+            Trainer::new(&model, config).unwrap().check_units()
+        };
+        check(&freeze).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(check(&[]).is_ok(), freeze.is_empty(), "{}", file.display());
+    }
 }

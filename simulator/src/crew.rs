@@ -19,6 +19,8 @@ pub(crate) struct Job {
     pub(crate) node: usize,
     pub(crate) params: Arc<Vec<f32>>,
     pub(crate) epochs: usize,
+    /// Learning rate of the round.
+    pub(crate) lr: f32,
     pub(crate) seed: u64,
     /// Under a privacy budget within nodes: what clips each unit.
     pub(crate) units: Option<Arc<(NoiseTerms, Mechanism)>>,
@@ -65,6 +67,7 @@ impl Crew {
 fn train(trainer: &mut Trainer, job: &Job, node: &NodeData) -> Result<Trained, Decline> {
     let model = |error: sapwood_models::ModelError| Decline::Model { why: error.to_string() };
     trainer.set_parameters(&job.params).map_err(model)?;
+    trainer.set_lr(job.lr).map_err(model)?;
     if let Some(units) = &job.units {
         return clipped(trainer, job, &units.0, &units.1, node);
     }

@@ -15,7 +15,7 @@ use sapwood_protocol::{
     machine::replayable,
     round::{Codec, Decline, NodeEffect, NodeInput, NodeRound, Receipt, Task, Terms, TrainTerms},
     run::{Created, Effect, EvaluationRecord, Input, Run},
-    spec::{SecureAggregationMode, Spec},
+    spec::{PrivacyUnit, SecureAggregationMode, Spec},
     view::{RoundView, RunView},
 };
 
@@ -97,7 +97,10 @@ impl World {
         spec.evaluate.data = evaluation.as_ref().map(|_| "given".to_owned());
 
         let threads = options.threads.get().min(data.len());
-        let mut crew = Crew::new(model, &train_config(&TrainTerms::of(&spec))?, threads)?;
+        let mut crew = Crew::new(model, &train_config(&TrainTerms::of(&spec, 1))?, threads)?;
+        if matches!(spec.privacy.unit, PrivacyUnit::Example | PrivacyUnit::Entity) {
+            crew.first().check_units()?;
+        }
         let params = crew.first().parameters();
         let run = Run::create(Created {
             run: spec.name.parse()?,
@@ -287,7 +290,8 @@ impl World {
                     (Some(noise), Codec::Noised(mechanism)) if noise.is_per_unit() => Some(Arc::new((noise.clone(), mechanism))),
                     _ => None,
                 };
-                jobs.push(Job { node: *i, params: self.params.clone(), epochs: task.terms.train.local_epochs as usize, seed, units });
+                let (epochs, lr) = (task.terms.train.local_epochs as usize, task.terms.train.lr as f32);
+                jobs.push(Job { node: *i, params: self.params.clone(), epochs, lr, seed, units });
             }
         }
         let results = self.crew.train(&jobs, &self.data);

@@ -112,6 +112,25 @@ fn what_cannot_be_simulated_is_refused() {
 }
 
 /// Rows with one key count as one unit: with a key for each row that is the run whose unit is the example, bit for bit.
+/// A round's rate moves what its nodes send, and a rate that is the same all along moves nothing.
+#[test]
+fn the_learning_rate_follows_its_schedule() {
+    let with = |lines: &str| {
+        let text = format!(
+            "name = \"digits\"\nseed = 11\n[model]\nfile = \"mlp.onnx\"\n[train]\nrounds = 3\nlr = 0.1\n{lines}\n[secure_aggregation]\n\
+             mode = \"off\"\n[privacy]\nunit = \"none\"\n[cohort]\nsize = 2\n"
+        );
+        go(&Spec::parse(&text).unwrap(), blocks(1, 2), 2, 0.0).unwrap().rounds
+    };
+    let (plain, constant, falling) = (with(""), with("schedule = \"constant\""), with("schedule = \"step:1:0.1\""));
+    let loss = |rounds: &[sapwood_protocol::run::RoundRecord], i: usize| rounds[i].evaluation.unwrap().loss.unwrap();
+    assert_eq!(plain, constant);
+    assert_eq!(loss(&plain, 0), loss(&falling, 0), "the first round has the whole rate");
+    let moved = |rounds: &[sapwood_protocol::run::RoundRecord]| loss(rounds, 1) - loss(rounds, 2);
+    assert!(moved(&falling).abs() < 0.2 * moved(&plain).abs(), "{} of {}", moved(&falling), moved(&plain));
+    assert_ne!(loss(&plain, 0), loss(&with("warmup = 2"), 0));
+}
+
 #[test]
 fn entities_are_units() {
     type Grouped = fn(usize) -> Vec<Vec<usize>>;

@@ -158,11 +158,15 @@ impl From<ObjectError> for Prepare {
 }
 
 /// The model's trained values. The trainer takes a dry step first, so that a model which cannot be trained is refused here,
-/// by operator and node, and not on every node of the fleet.
+/// by operator and node, and not on every node of the fleet; so is one that mixes the examples of a batch, under a budget for each.
 fn initial(spec: &Spec, objects: &Objects, model: Digest) -> Result<Vec<f32>, Prepare> {
     let refuse = |why: String| Fault::from(Misuse::Setting { key: "model.file".into(), why });
     let model = Model::decode(&objects.read(model)?).map_err(|error| refuse(chain(&error)))?;
     let trainer = measuring(&spec.model).and_then(|config| Trainer::new(&model, config)).map_err(|error| refuse(chain(&error)))?;
+    // Clipping one unit by one protects it only if no other moves its gradient.
+    if matches!(spec.privacy.unit, PrivacyUnit::Example | PrivacyUnit::Entity) {
+        trainer.check_units().map_err(|error| refuse(chain(&error)))?;
+    }
     Ok(trainer.parameters())
 }
 

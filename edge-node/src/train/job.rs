@@ -26,8 +26,13 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
+    /// Whether it was compiled for this. The learning rate moves from round to round.
+    fn trains_like(&self, config: &TrainConfig) -> bool {
+        self.config == TrainConfig { lr: self.config.lr, ..config.clone() }
+    }
+
     pub(super) fn is_for(&self, terms: &Terms) -> bool {
-        self.model == terms.model && config(&terms.train).is_ok_and(|config| self.config == config)
+        self.model == terms.model && config(&terms.train).is_ok_and(|config| self.trains_like(&config))
     }
 }
 
@@ -81,6 +86,7 @@ impl Inner {
             return Err(Decline::Model { why }.into());
         }
         trainer.set_parameters(&job.params).map_err(|e| Decline::Model { why: chain(&e) })?;
+        trainer.set_lr(terms.train.lr as f32).map_err(|e| Decline::Model { why: chain(&e) })?;
         if let Some(noise) = terms.noise.as_ref().filter(|noise| noise.is_per_unit()) {
             let units = noise.units(data.len(), entities)?;
             return units::step(trainer, data, &units, noise, job, &set.source.to_string());
@@ -138,7 +144,7 @@ fn run_schema(bytes: &[u8]) -> Result<sapwood_data::Schema, Decline> {
 /// The compiled model from the last round, if it is for the same way of training.
 fn compile<'a>(slot: &'a mut Option<Compiled>, terms: &Terms, bytes: Option<&[u8]>) -> Result<&'a mut Compiled, Decline> {
     let config = config(&terms.train)?;
-    if slot.as_ref().is_none_or(|compiled| compiled.model != terms.model || compiled.config != config) {
+    if slot.as_ref().is_none_or(|compiled| compiled.model != terms.model || !compiled.trains_like(&config)) {
         // Dropped first, so that there are never two in memory.
         *slot = None;
         let fault = |e: sapwood_models::ModelError| Decline::Model { why: chain(&e) };

@@ -116,6 +116,25 @@ async fn training_is_deterministic() {
     assert_ne!(train(&one, other).await.unwrap().digest(), first.digest(), "each node has its own order of examples");
 }
 
+/// The learning rate of a round asks for no other model, and is that of the round.
+#[tokio::test]
+async fn a_learning_rate_moves_without_another_model() {
+    let dir = tempfile::tempdir().unwrap();
+    write_data(dir.path(), |_| ());
+    let (kept, fresh) = (workshop(dir.path(), 1), workshop(dir.path(), 1));
+    let first = train(&kept, job(0.05)).await.unwrap();
+    let mut second = job(0.01);
+    assert_eq!(kept.bench().await.missing(&second.terms), Missing::default());
+    second.objects = Objects::default();
+    let slower = train(&kept, second).await.unwrap();
+    assert_ne!(slower.digest(), first.digest());
+    assert_eq!(slower.digest(), train(&fresh, job(0.01)).await.unwrap().digest());
+    for lr in [0.0, -0.1, f64::NAN, f64::INFINITY, 1e300] {
+        let refused = declined(train(&kept, job(lr)).await);
+        assert!(matches!(&refused, Decline::Model { why } if why.contains("lr")), "{lr}: {refused}");
+    }
+}
+
 /// A model is compiled once, and asked for once.
 #[tokio::test]
 async fn the_model_is_kept_between_rounds() {
@@ -129,7 +148,9 @@ async fn the_model_is_kept_between_rounds() {
     let mut second = job(0.05);
     second.objects = Objects::default();
     train(&workshop, second).await.unwrap();
-    assert!(workshop.bench().await.missing(&job(0.01).terms).model, "another learning rate is another way of training");
+    let mut other = job(0.05).terms;
+    other.train.batch += 1;
+    assert!(workshop.bench().await.missing(&other).model, "another batch is another way of training");
 }
 
 /// A bad file is named with row and column and costs the round; mended, it costs nothing more.

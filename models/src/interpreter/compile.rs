@@ -170,7 +170,9 @@ impl<B: Engine> Compiler<B> {
         };
         let inputs = node.input.iter().map(String::as_str).take(1).chain(run).map(&mut operand).collect();
         let outputs = node.output.iter().map(|name| (!name.is_empty()).then(|| self.slot(name))).collect();
-        self.steps.push(Step { label: label(node), op: node.op_type().to_owned(), operator, inputs, outputs });
+        // Without its branches, which are plans now.
+        let bare = pb::NodeProto { attribute: Vec::new(), ..node.clone() };
+        self.steps.push(Step { label: label(node), node: bare, operator, inputs, outputs });
         Ok(())
     }
 
@@ -242,6 +244,7 @@ impl<B: Engine> Compiler<B> {
             constants,
             steps: self.steps,
             outputs: produced,
+            opset: self.opset,
         })
     }
 

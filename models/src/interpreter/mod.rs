@@ -8,9 +8,10 @@
 //! (shapes, axes, indices) stay on the host ([`value::Value`]).
 //!
 //! What an operator is stands in [`ops`], one file per family; nothing outside it knows
-//! an operator by name. What cannot be computed is refused when the plan is compiled,
+//! an operator by name, but for the rules of [`batch`], which shows that examples stay apart. What cannot be computed is refused when the plan is compiled,
 //! with the node, its operator and the reason.
 
+pub(crate) mod batch;
 mod branch;
 mod compile;
 pub(crate) mod engine;

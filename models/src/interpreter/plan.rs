@@ -20,6 +20,7 @@ pub(crate) struct Plan<B: Engine> {
     pub(super) constants: Vec<(usize, Value<B::Plain>)>,
     pub(super) steps: Vec<Step<B>>,
     pub(super) outputs: Vec<usize>,
+    pub(super) opset: i64,
 }
 
 /// Where a parameter of the layout goes.
@@ -31,7 +32,7 @@ pub(super) struct Bound {
 /// A compiled node.
 pub(super) struct Step<B: Engine> {
     pub(super) label: String,
-    /// As in the file.
+    /// As the file has it; tensors in it are small, because constants are no steps.
     pub(super) node: pb::NodeProto,
     pub(super) operator: Box<dyn Operator<B>>,
     pub(super) inputs: Vec<Option<Operand>>,

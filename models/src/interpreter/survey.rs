@@ -121,7 +121,8 @@ pub(crate) fn survey(
     let made: Vec<Vec<Option<usize>>> = compiler.steps().iter().map(|step| step.outputs.clone()).collect();
     let known = compiler.constants().map(|(slot, value)| (slot, Seen::of(value))).collect();
     let present: Vec<String> = outputs.into_iter().filter(|name| compiler.find(name).is_some()).collect();
-    let plan = compiler.finish(model, &present)?;
+    let read = model.inputs();
+    let plan = compiler.finish(read.iter().map(|input| input.name.as_str()), &present)?;
 
     let mut run = Run::new(&plan, known);
     for (slot, input) in plan.inputs.iter().zip(inputs) {

@@ -12,12 +12,14 @@
 //! - [`order`] draws the order of the examples;
 //! - [`units`] gives the gradient of each unit of privacy, and moves nothing.
 
+mod apart;
 mod error;
 mod gradients;
 mod loss;
 mod optimizer;
 mod order;
 mod schedule;
+mod setup;
 mod trainer;
 mod units;
 

@@ -10,6 +10,7 @@ use crate::onnx::make::{batched, int, ints, node, value};
 use crate::onnx::{Model, pb, write_tensor};
 use crate::{DataFault, Dataset, Element, Forward, ModelError, Targets, Tensor, ValueInfo, zoo};
 
+mod apart;
 mod units;
 
 fn config(loss: Loss, optimizer: Optimizer, lr: f32, batch: usize) -> TrainConfig {

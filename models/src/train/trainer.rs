@@ -1,6 +1,7 @@
 //! The trainer: parameters in, epochs of minibatches, parameters out.
 
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 
 use burn_autodiff::Autodiff;
 use burn_backend::ops::FloatTensorOps as _;
@@ -12,6 +13,7 @@ use super::gradients::{Gradients, values};
 use super::loss::Measured;
 use super::optimizer::Descent;
 use super::order::{Purpose, generator, shuffled};
+use super::setup::{answer, check, check_lr, example, inputs};
 use super::{Epoch, Evaluation, Progress, Tally, TrainConfig, TrainError};
 use crate::dataset::{Dataset, Known};
 use crate::interpreter::engine::Engine;
@@ -19,7 +21,7 @@ use crate::interpreter::plan::Plan;
 use crate::interpreter::value::{Value, bounded, dims, floats, read};
 use crate::interpreter::{Mode, guard};
 use crate::layout::{Layout, Parameter, parameters, write_back};
-use crate::onnx::{Dim, Model, ValueInfo, pb};
+use crate::onnx::{Model, ValueInfo};
 use crate::{Features, ModelError, Targets, Tensor};
 
 /// Flex with a tape.
@@ -33,13 +35,15 @@ pub struct Trainer {
     model: Model,
     pub(super) config: TrainConfig,
     pub(super) layout: Layout,
-    inputs: Vec<ValueInfo>,
+    pub(super) inputs: Vec<ValueInfo>,
     /// Answers (logits) per example.
-    width: usize,
+    pub(super) width: usize,
     pub(super) learn: Plan<Tape>,
-    infer: Plan<Flex>,
+    pub(super) infer: Plan<Flex>,
     /// The parameters in layout order, matrices of linear layers as `[in, out]`.
-    weights: Vec<FlexTensor>,
+    pub(super) weights: Vec<FlexTensor>,
+    /// What [`Trainer::check_units`] found.
+    pub(super) apart: OnceLock<Result<(), ModelError>>,
 }
 
 /// What a way forwards and backwards gives.
@@ -72,7 +76,8 @@ impl Trainer {
             let wanted = [answer];
             Ok((Plan::compile(model, layout.parameters(), &wanted)?, Plan::compile(model, layout.parameters(), &wanted)?))
         })?;
-        let mut trainer = Self { model: model.clone(), config, layout, inputs, width: 0, learn, infer, weights: Vec::new() };
+        let mut trainer =
+            Self { model: model.clone(), config, layout, inputs, width: 0, learn, infer, weights: Vec::new(), apart: OnceLock::new() };
         trainer.load(&flat);
         // The rehearsal needs room for gradients, and moves the weights in place: they are read from the file again.
         drop(flat);
@@ -117,6 +122,16 @@ impl Trainer {
     pub fn set_parameters(&mut self, flat: &[f32]) -> Result<(), ModelError> {
         self.layout.check(flat)?;
         self.load(flat);
+        Ok(())
+    }
+
+    /// Sets the learning rate of the trainings to come; what is compiled does not depend on it.
+    ///
+    /// # Errors
+    /// [`ModelError::Setting`] unless it is a number above 0; nothing has changed then.
+    pub fn set_lr(&mut self, lr: f32) -> Result<(), ModelError> {
+        check_lr(lr)?;
+        self.config.lr = lr;
         Ok(())
     }
 
@@ -227,7 +242,7 @@ impl Trainer {
     }
 
     /// The features of some rows, as the model reads them.
-    fn batch<B: Engine>(&self, data: &Dataset, rows: &[usize]) -> Result<Vec<Value<B>>, ModelError> {
+    pub(super) fn batch<B: Engine>(&self, data: &Dataset, rows: &[usize]) -> Result<Vec<Value<B>>, ModelError> {
         let fed = data.x.take_rows(rows).feed(self.inputs.iter().map(|input| (input.name.as_str(), input.element)))?;
         let value = |(name, tensor): (&str, Tensor)| {
             let value = bounded(&tensor.shape).and_then(|_| Value::from_tensor(tensor));
@@ -299,7 +314,7 @@ impl Trainer {
     }
 
     /// The answers of a batch, checked to be `width` for each of its rows.
-    fn values<B: Engine>(&self, answers: FloatTensor<B>, rows: usize) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn values<B: Engine>(&self, answers: FloatTensor<B>, rows: usize) -> Result<Vec<f32>, ModelError> {
         let shape = dims::<B>(&answers);
         if shape.first() != Some(&rows) || shape[1..].iter().product::<usize>() != self.width {
             return Err(output_shape(format!("{rows} examples gave answers {shape:?}, not {} for each", self.width)));
@@ -382,24 +397,6 @@ impl Trainer {
     }
 }
 
-fn check(config: &TrainConfig) -> Result<(), ModelError> {
-    if !(config.lr.is_finite() && config.lr > 0.0) {
-        return Err(ModelError::Setting { name: "lr", value: config.lr.to_string(), reason: "it must be above 0".to_owned() });
-    }
-    if config.batch == 0 {
-        return Err(ModelError::Setting { name: "batch", value: "0".to_owned(), reason: "it must be at least 1".to_owned() });
-    }
-    if config.accumulate == 0 {
-        return Err(ModelError::Setting { name: "accumulate", value: "0".to_owned(), reason: "it must be at least 1".to_owned() });
-    }
-    if let Some(clip) = config.gradient_clip.filter(|clip| !(clip.is_finite() && *clip > 0.0)) {
-        return Err(ModelError::Setting { name: "gradient clip", value: clip.to_string(), reason: "it must be above 0".to_owned() });
-    }
-    config.loss.check_settings(&config.labels)?;
-    config.schedule.check()?;
-    config.optimizer.check()
-}
-
 /// What is told of a training while it goes on.
 pub trait Watch {
     /// After each step; a break stops the training, and the parameters are those of before it.
@@ -425,45 +422,7 @@ impl Watch for Steps<'_> {
     }
 }
 
-/// What the model reads, if that is something that examples can have.
-fn inputs(model: &Model) -> Result<Vec<ValueInfo>, ModelError> {
-    let inputs = model.inputs();
-    let zero = Tensor::scalar(0.0);
-    match inputs.iter().find(|input| zero.clone().read_as(input.element).is_err()) {
-        None => Ok(inputs),
-        Some(ValueInfo { name, element, .. }) => {
-            let reason = format!("features are floats, integers or booleans, not {element:?}");
-            Err(ModelError::Input { name: name.clone(), reason })
-        }
-    }
-}
-
-/// The extents of one example.
-fn example(input: &ValueInfo) -> Result<Vec<usize>, ModelError> {
-    let bad = |reason: &str| ModelError::Input { name: input.name.clone(), reason: reason.to_owned() };
-    let extents = input.shape.get(1..).ok_or_else(|| bad("its shape is not declared; export it with one"))?;
-    let fixed = |dim: &Dim| match dim {
-        Dim::Fixed(n) if *n > 0 => Ok(*n),
-        _ => Err(bad("only the batch may be of unknown extent; export the model with the others fixed")),
-    };
-    extents.iter().map(fixed).collect()
-}
-
-/// The value that the loss reads: the model's first output, or what goes into its last node
-/// if that belongs to the loss.
-fn answer(model: &Model, config: &TrainConfig) -> Result<String, ModelError> {
-    let output = model.outputs().into_iter().next().ok_or(ModelError::MissingGraph)?.name;
-    let last = model.graph().node.iter().find(|n| n.output.contains(&output));
-    let absorbed = last.filter(|n| config.loss.absorbs(n.op_type()) && along_last_axis(n));
-    Ok(absorbed.and_then(|n| n.input.first().cloned()).unwrap_or(output))
-}
-
-/// Whether a softmax over `[batch, classes]` runs over the classes.
-fn along_last_axis(node: &pb::NodeProto) -> bool {
-    node.attribute.iter().find(|a| a.name() == "axis").is_none_or(|a| matches!(a.i(), 1 | -1))
-}
-
-fn float<B: Engine>(mut outputs: Vec<Value<B>>) -> Result<FloatTensor<B>, ModelError> {
+pub(super) fn float<B: Engine>(mut outputs: Vec<Value<B>>) -> Result<FloatTensor<B>, ModelError> {
     match outputs.pop() {
         Some(Value::Float(tensor)) => Ok(tensor),
         _ => Err(output_shape("the model's first output is not f32".to_owned())),

@@ -37,21 +37,6 @@ pub struct UnitGradient<'a> {
 }
 
 impl Trainer {
-    /// Whether a unit can have a gradient of its own. This looks at the model alone.
-    ///
-    /// # Errors
-    /// [`ModelError::Unsupported`] naming the first node that normalizes with the statistics
-    /// of a batch (`BatchNormalization` unless its running statistics are frozen).
-    pub fn check_units(&self) -> Result<(), ModelError> {
-        let Some(node) = self.learn.mixing() else { return Ok(()) };
-        let names = node.statistics.join("` and `");
-        let reason = format!(
-            "in training it mixes the rows of a batch and moves `{names}` without noise, so no example has a gradient of its own; \
-             freeze `{names}`, with which it then normalizes, or put LayerNormalization in its place"
-        );
-        Err(ModelError::Unsupported { node: node.label.to_owned(), op: node.op.to_owned(), reason })
-    }
-
     /// Calls `each` with the gradient of every unit in turn, at the current parameters, which
     /// stay. A unit is given by its rows in `data`; `each` may stop the pass.
     ///

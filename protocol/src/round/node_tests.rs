@@ -33,7 +33,7 @@ fn terms(round: u32, attempt: u32) -> Terms {
         encoding: super::super::EncodingTerms::of(&spec),
         secure: None,
         noise: None,
-        train: super::super::TrainTerms::of(&spec),
+        train: super::super::TrainTerms::of(&spec, round),
         opened,
         deadline: opened + Duration::from_secs(600),
     }

@@ -111,7 +111,7 @@ impl Selecting {
             encoding: EncodingTerms::of(&created.spec),
             secure: created.spec.is_secure().then(|| SecureTerms::of(&created.spec)),
             noise: noise.cloned(),
-            train: TrainTerms::of(&created.spec),
+            train: TrainTerms::of(&created.spec, self.attempts.round),
             opened: cx.now,
             deadline: cx.now + created.spec.deadlines.round,
         };

@@ -96,7 +96,7 @@ pub struct TrainTerms {
     pub batch: u32,
     /// The optimizer with its settings.
     pub optimizer: OptimizerTerms,
-    /// Learning rate.
+    /// Learning rate of this round.
     pub lr: f64,
 }
 
@@ -173,8 +173,8 @@ impl EncodingTerms {
 }
 
 impl TrainTerms {
-    /// How the nodes of a run train.
-    pub fn of(spec: &Spec) -> Self {
+    /// How the nodes of a run train in a round, from 1.
+    pub fn of(spec: &Spec, round: u32) -> Self {
         let train = &spec.train;
         Self {
             seed: spec.seed,
@@ -193,7 +193,7 @@ impl TrainTerms {
                 beta2: train.beta2,
                 epsilon: train.epsilon,
             },
-            lr: train.lr,
+            lr: train.lr_of(round),
         }
     }
 

@@ -59,6 +59,7 @@ impl Spec {
         within("train.local_epochs", train.local_epochs, 1, 10_000)?;
         within("train.batch", train.batch, 1, 1 << 20)?;
         positive("train.lr", train.lr)?;
+        self.check_rates()?;
         share("train.momentum", train.momentum)?;
         share("train.beta1", train.beta1)?;
         share("train.beta2", train.beta2)?;
@@ -74,6 +75,19 @@ impl Spec {
         }
         within("strategy.example_cap", self.strategy.example_cap, 1, u32::MAX)?;
         positive("strategy.server_lr", self.strategy.server_lr)
+    }
+
+    /// Nodes compute in f32, where the rate of no round may be nothing.
+    fn check_rates(&self) -> Result<(), Fault> {
+        let train = &self.train;
+        within("train.warmup", train.warmup, 0, train.rounds)?;
+        for round in [1, train.warmup.max(1), train.rounds] {
+            let rate = train.lr_of(round) as f32;
+            if !(rate.is_finite() && rate > 0.0) {
+                return Err(setting("train.schedule", format!("the learning rate of round {round} would be {rate}; let it fall less")));
+            }
+        }
+        Ok(())
     }
 
     fn check_cohort(&self) -> Result<(), Fault> {

@@ -31,6 +31,8 @@ impl Default for TrainSpec {
             batch: 32,
             optimizer: OptimizerKind::Sgd,
             lr: 0.05,
+            schedule: Schedule::Constant,
+            warmup: 0,
             momentum: 0.0,
             nesterov: false,
             weight_decay: 0.0,

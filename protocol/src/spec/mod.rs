@@ -21,6 +21,8 @@
 //!     [train]
 //!     rounds = 60
 //!     lr = 5.0                     # with a budget within nodes: about 5 / privacy.clip, as no step is longer than lr * clip
+//!     schedule = "cosine"          # constant | linear | cosine | step:10:0.5, from round to round
+//!     warmup = 3                   # rounds over which it rises first
 //!
 //!     [cohort]
 //!     size = 10
@@ -62,6 +64,7 @@ mod check;
 mod defaults;
 mod loss;
 mod parse;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -70,6 +73,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use loss::Loss;
+pub use schedule::Schedule;
 
 use crate::time::span;
 
@@ -153,8 +157,12 @@ pub struct TrainSpec {
     pub batch: u32,
     /// Which rule steps.
     pub optimizer: OptimizerKind,
-    /// Learning rate.
+    /// Learning rate, the highest if it moves.
     pub lr: f64,
+    /// How it falls from round to round: `constant`, `linear`, `cosine` or `step:EVERY:FACTOR`.
+    pub schedule: Schedule,
+    /// Rounds over which it rises first.
+    pub warmup: u32,
     /// SGD: share of the last step that is kept.
     pub momentum: f64,
     /// SGD: look ahead.

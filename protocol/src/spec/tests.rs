@@ -103,6 +103,7 @@ fn a_value_out_of_range_is_named() {
         ("train", "lr = 0.0"),
         ("train", "lr = nan"),
         ("train", "lr = inf"),
+        ("train", "warmup = 11"),
         ("train", "momentum = 1.0"),
         ("train", "nesterov = true"),
         ("train", "weight_decay = -0.1"),
@@ -167,4 +168,25 @@ fn a_spec_survives_the_store() {
 fn over_selection_rounds_up() {
     let asked = |size, over_selection| CohortSpec { size, over_selection, ..CohortSpec::default() }.asked();
     assert_eq!([asked(10, 0.0), asked(10, 0.2), asked(10, 0.25), asked(1, 0.01), asked(3, 1.0)], [10, 12, 13, 2, 6]);
+}
+
+/// A rate falls from round to round, but never to nothing; a spec of before there were schedules is read as one without.
+#[test]
+fn a_schedule_says_the_rate_of_each_round() {
+    let spec = Spec::parse(&format!("{LEAST}[train]\nrounds = 4\nlr = 1.0\nschedule = \"linear\"\nwarmup = 1\n")).unwrap();
+    let rates: Vec<f64> = (1..=4).map(|round| crate::round::TrainTerms::of(&spec, round).lr).collect();
+    assert_eq!(rates, [0.5, 1.0, 1.0 - 1.0 / 3.0, 1.0 - 2.0 / 3.0]);
+    for (line, key) in [
+        ("schedule = \"stairs\"", "train.schedule"),
+        ("schedule = \"step:0:0.5\"", "train.schedule"),
+        ("rounds = 100\nschedule = \"step:1:0.001\"", "train.schedule"),
+    ] {
+        let refused = refusal(&format!("{LEAST}[train]\n{line}\n"));
+        assert!(refused.starts_with(key), "{refused}");
+    }
+    let mut stored = serde_json::to_value(Spec::parse(LEAST).unwrap()).unwrap();
+    let train = stored["train"].as_object_mut().unwrap();
+    assert!(train.remove("schedule").is_some() && train.remove("warmup").is_some());
+    let old: Spec = serde_json::from_value(stored).unwrap();
+    assert_eq!(old, Spec::parse(LEAST).unwrap());
 }

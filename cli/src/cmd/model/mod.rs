@@ -63,9 +63,9 @@ pub(crate) enum Verb {
         #[arg(long, value_enum, default_value_t = Engine::Burn)]
         runtime: Engine,
     },
-    /// The same model with low-rank adapters beside its matrices, or with these merged into them.
+    /// Another form of the same model: with low-rank adapters, with group normalization, or with another last layer.
     #[command(
-        after_help = "Examples:\n  sapwood model convert text.onnx --lora 8 --targets '*.weight' --out adapted.onnx\n  sapwood model train adapted.onnx --data train.npz --freeze '*,!*.lora_b' --out trained.onnx\n  sapwood model convert trained.onnx --merge-lora --out merged.onnx\nA run that trains adapters has freeze = [\"*\", \"!*.lora_b\"]; its release is merged."
+        after_help = "Examples:\n  sapwood model convert text.onnx --lora 8 --targets '*.weight' --out adapted.onnx\n  sapwood model train adapted.onnx --data train.npz --freeze '*,!*.lora_b' --out trained.onnx\n  sapwood model convert trained.onnx --merge-lora --out merged.onnx\n  sapwood model convert mobilenet.onnx --norm group --out grouped.onnx\n  sapwood model convert imagenet.onnx --head 5 --out head.onnx\nA run that trains adapters has freeze = [\"*\", \"!*.lora_b\"]; its release is merged. Batch normalization brings the examples of a\nbatch together, so that a run with unit = \"example\" refuses it; --norm group puts groups of channels in its place."
     )]
     Convert(ConvertArgs),
     /// Whether Burn and ONNX Runtime give the same numbers.
@@ -269,7 +269,7 @@ pub(crate) struct LossArgs {
 }
 
 #[derive(Args)]
-#[command(group(clap::ArgGroup::new("how").required(true).args(["lora", "merge_lora"])))]
+#[command(group(clap::ArgGroup::new("how").required(true).args(["lora", "merge_lora", "norm", "head"])))]
 pub(crate) struct ConvertArgs {
     file: PathBuf,
     /// Adds adapters of this rank.
@@ -284,10 +284,26 @@ pub(crate) struct ConvertArgs {
     /// Adds the adapters to their matrices and takes them out.
     #[arg(long)]
     merge_lora: bool,
+    /// Puts group normalization in the place of each batch normalization. Scale and bias stay, running statistics go.
+    #[arg(long, value_enum)]
+    norm: Option<Norm>,
+    /// Groups of channels; left out, at most 32, with at least two channels in each.
+    #[arg(long, requires = "norm")]
+    groups: Option<usize>,
+    /// Puts a new last layer of so many classes in the place of the old one.
+    #[arg(long, value_name = "CLASSES")]
+    head: Option<usize>,
+    /// Draws adapters and the last layer.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[arg(long)]
     out: PathBuf,
+}
+
+/// What normalizes.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Norm {
+    Group,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

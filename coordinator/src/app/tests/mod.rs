@@ -309,6 +309,12 @@ async fn a_run_that_cannot_work_is_refused_at_once() {
     assert!(refuse(RUN.into(), BTreeMap::from([("mlp.onnx".into(), garbage)])).await.contains("model.file"));
     let missing = BTreeMap::from([("mlp.onnx".into(), Digest::of(b"never stored"))]);
     assert!(refuse(RUN.into(), missing).await.contains("store it first"));
+    // Under a budget for each example, what mixes a batch is; what is trained on whole nodes may.
+    let mixing = state.objects().put(&zoo::mobilenet([1, 16, 16], 3, 1).encode()).unwrap();
+    let mixing = BTreeMap::from([("mlp.onnx".into(), mixing)]);
+    let budget = "unit = \"example\"\nepsilon = 8.0\ndelta = 1e-4\nexpected_units = 300";
+    let told = refuse(RUN.replace("unit = \"none\"", budget), mixing).await;
+    assert!(told.contains("model.file") && told.contains("BatchNormalization") && told.contains("--norm group"), "{told}");
     assert!(Spec::parse(RUN).is_ok());
     assert_eq!(state.runs().await.unwrap(), []);
     state.shutdown().await;
