@@ -85,7 +85,7 @@ class Setting:
 
 
 SETTINGS = {
-    "digits": Setting(digits, perceptron, 30, 5, 16, 0.1, 0.0),
+    "digits": Setting(digits, perceptron, 30, 5, 16, 0.05, 0.9),
     "fashion": Setting(fashion, lenet, 20, 2, 32, 0.05, 0.0),
 }
 

@@ -185,7 +185,8 @@ pub struct StrategySpec {
     pub kind: StrategyKind,
     /// How much each update counts.
     pub weights: Weights,
-    /// With `weights = "examples"`: more examples than this weigh no more, so that no node drowns the others.
+    /// With `weights = "examples"`: more examples than this weigh no more, so that no node drowns the others. No larger than the
+    /// largest node: an update is sent in fixed point, times its weight, and a weight of a thousandth costs ten bits of it.
     pub example_cap: u32,
     /// The mean update is multiplied by this before it is added.
     pub server_lr: f64,
@@ -233,7 +234,8 @@ pub struct PrivacySpec {
     pub epsilon: f64,
     /// δ of the whole run.
     pub delta: f64,
-    /// Largest L2 norm of one unit's contribution; without a budget, of a node's update.
+    /// Largest L2 norm of one unit's contribution; without a budget, of a node's update, which travels in fixed point: a step of the
+    /// grid is 2 * nodes / 2^bits of this norm.
     pub clip: f64,
     /// The clip norm moves toward this quantile of the units' norms, from 0 to 1, which is estimated inside the noised sum (Andrew et al.
     /// 2021); left out, it stays.
