@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use sapwood_models::DataFault;
 
+use crate::Violation;
+
 /// A refusal of data, or of how it is described.
 ///
 /// Rows and columns of arrays count from 0, a column being the flat index within one example;
@@ -112,21 +114,25 @@ pub enum DataError {
         /// What is wrong, with its row and column.
         fault: DataFault,
     },
-    /// A feature outside the range that the schema gives.
-    #[error("{file}: row {row}, column {column}: {value} is outside {low}..={high}, the range in the schema")]
-    OutOfRange {
+    /// A value that breaks the schema.
+    #[error("{file}: {violation}")]
+    Violation {
         /// The file, folder or data set.
         file: String,
-        /// Row, from 0.
-        row: usize,
-        /// Flat index in the row, from 0.
-        column: usize,
-        /// The value.
-        value: f32,
-        /// Least value of the schema.
-        low: f32,
-        /// Greatest value of the schema.
-        high: f32,
+        /// Row, feature, value and rule.
+        violation: Violation,
+    },
+    /// An input of the schema without an array.
+    #[error("{file} has no array for input `{input}` of the schema; it has {known}{hint}")]
+    NoInput {
+        /// The file, folder or data set.
+        file: String,
+        /// Name of the input.
+        input: String,
+        /// Names of its arrays.
+        known: String,
+        /// Which of them may have been meant.
+        hint: String,
     },
     /// A schema that is malformed or contradicts itself.
     #[error("the schema is not usable: {reason}")]

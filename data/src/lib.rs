@@ -10,6 +10,7 @@
 mod columns;
 pub mod digits;
 mod error;
+mod nearest;
 mod npy;
 mod partition;
 mod read;
@@ -22,6 +23,6 @@ pub use columns::Columns;
 pub use error::DataError;
 pub use partition::{Partition, partition};
 pub use read::{Limits, load, load_columns, load_with, read_tensors};
-pub use schema::{Csv, Input, Schema, TargetKind};
+pub use schema::{Column, Csv, Encode, Filler, Input, Kind, Null, Schema, TargetKind, Violation};
 pub use source::{Blocks, Source};
 pub use write::{save_npy, save_npz};

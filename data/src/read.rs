@@ -58,7 +58,7 @@ pub fn load_columns(source: &Source, schema: Option<&Schema>, asked: &[&str]) ->
 /// # Errors
 /// As [`load_columns`].
 pub fn load_with(source: &Source, schema: Option<&Schema>, asked: &[&str], limits: Limits) -> Result<(Dataset, Columns), DataError> {
-    let (data, columns) = match source {
+    let (mut data, columns) = match source {
         Source::Digits(blocks) => {
             let number = |block: &usize| vec![block.to_string(); digits::rows(*block).len()];
             let column = blocks.numbers().iter().flat_map(number).collect();
@@ -73,7 +73,10 @@ pub fn load_with(source: &Source, schema: Option<&Schema>, asked: &[&str], limit
         return Err(DataError::NoColumn { file, column: (*missing).to_owned(), known });
     }
     match schema {
-        Some(schema) => schema.check(&file, &data)?,
+        Some(schema) => {
+            schema.fill(&mut data);
+            schema.check(&file, &data)?;
+        }
         None => data.check(None).map_err(|fault| DataError::Fault { file, fault })?,
     }
     Ok((data, columns))

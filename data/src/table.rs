@@ -3,18 +3,21 @@
 use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path};
 
 use csv::{Position, StringRecord};
-use sapwood_models::{Dataset, Targets, Tensor};
+use sapwood_models::{Dataset, Targets, Tensor, TensorData, features::MAIN};
 
-use crate::{Columns, DataError, Limits, Schema, TargetKind};
+use crate::{Column, Columns, Csv, DataError, Input, Limits, Schema, TargetKind, nearest, schema::Rule};
 
 /// Where each part of an example is in a record.
-struct Layout {
+struct Layout<'a> {
     names: StringRecord,
-    features: Vec<usize>,
+    /// The columns of each input, with the rule for their cells.
+    inputs: Vec<Vec<(usize, Rule<'a>)>>,
     target: Vec<usize>,
     group: Vec<usize>,
     /// Those of `group` in which no cell may be empty.
     asked: Vec<usize>,
+    /// Texts that mean the same as an empty cell.
+    nulls: &'a [String],
 }
 
 pub(crate) fn read(path: &Path, schema: Option<&Schema>, asked: &[&str], limits: Limits) -> Result<(Dataset, Columns), DataError> {
@@ -31,10 +34,15 @@ pub(crate) fn read(path: &Path, schema: Option<&Schema>, asked: &[&str], limits:
     let names = reader.headers().map_err(|e| broken(path, &e))?.clone();
     let layout = Layout::new(path, names, schema, asked)?;
 
-    let mut rows = Rows::default();
+    let mut rows = Rows { inputs: vec![Vec::new(); layout.inputs.len()], ..Rows::default() };
     let mut record = StringRecord::new();
     while reader.read_record(&mut record).map_err(|e| broken(path, &e))? {
         layout.read(path, &record, schema.targets(), &mut rows)?;
+        // One-hot codes of many values are much larger than their texts.
+        let bytes = rows.inputs.iter().map(|values| values.len() as u64 * 4).sum();
+        if bytes > limits.bytes {
+            return Err(DataError::TooLarge { path: path.to_path_buf(), bytes, limit: limits.bytes });
+        }
     }
     Ok(rows.finish(schema, &layout))
 }
@@ -43,75 +51,116 @@ pub(crate) fn read(path: &Path, schema: Option<&Schema>, asked: &[&str], limits:
 #[derive(Default)]
 struct Rows {
     count: usize,
-    features: Vec<f32>,
+    inputs: Vec<Vec<f32>>,
     labels: Vec<i64>,
     values: Vec<f32>,
     groups: Vec<Vec<String>>,
 }
 
 impl Rows {
-    fn finish(self, schema: &Schema, layout: &Layout) -> (Dataset, Columns) {
-        let shape = std::iter::once(self.count).chain(schema.input().shape.iter().copied());
-        let x = Tensor { shape: shape.collect(), data: sapwood_models::TensorData::F32(self.features) };
+    fn finish(self, schema: &Schema, layout: &Layout<'_>) -> (Dataset, Columns) {
+        let x = schema.inputs().iter().zip(self.inputs).map(|(input, values)| {
+            let shape = std::iter::once(self.count).chain(input.shape()).collect();
+            (input.name.clone().unwrap_or_else(|| MAIN.to_owned()), Tensor { shape, data: TensorData::F32(values) })
+        });
         let y = match schema.targets() {
             TargetKind::Classes(_) => Targets::Classes(self.labels),
-            TargetKind::Values(width) => {
-                Targets::Values(Tensor { shape: vec![self.count, width], data: sapwood_models::TensorData::F32(self.values) })
-            }
+            TargetKind::Values(width) => Targets::Values(Tensor { shape: vec![self.count, width], data: TensorData::F32(self.values) }),
         };
         let names = layout.group.iter().map(|at| layout.names[*at].to_owned());
         let columns: BTreeMap<_, _> = names.zip(self.groups).collect();
-        (Dataset { x: x.into(), y }, Columns::new(columns))
+        (Dataset { x: x.collect(), y }, Columns::new(columns))
     }
 }
 
-impl Layout {
-    fn new(path: &Path, names: StringRecord, schema: &Schema, asked: &[&str]) -> Result<Self, DataError> {
-        let malformed = |reason| DataError::Malformed { path: path.to_path_buf(), reason };
+/// The header of one table.
+struct Header<'a> {
+    path: &'a Path,
+    names: &'a StringRecord,
+}
+
+impl Header<'_> {
+    fn malformed(&self, reason: String) -> DataError {
+        DataError::Malformed { path: self.path.to_path_buf(), reason }
+    }
+
+    fn known(&self) -> String {
+        self.names.iter().collect::<Vec<_>>().join(", ")
+    }
+
+    fn find(&self, wanted: &str) -> Result<Option<usize>, DataError> {
+        let mut at = self.names.iter().enumerate().filter(|(_, name)| *name == wanted).map(|(at, _)| at);
+        match (at.next(), at.next()) {
+            (at, None) => Ok(at),
+            _ => Err(self.malformed(format!("it has two columns `{wanted}`"))),
+        }
+    }
+
+    /// A column that the schema names.
+    fn named(&self, wanted: &str) -> Result<usize, DataError> {
+        let hint = || nearest::hint(wanted, self.names.iter());
+        let missing =
+            || self.malformed(format!("it has no column `{wanted}`, which the schema names; its columns are {}{}", self.known(), hint()));
+        self.find(wanted)?.ok_or_else(missing)
+    }
+
+    fn all(&self, wanted: &[String]) -> Result<Vec<usize>, DataError> {
+        wanted.iter().map(|name| self.named(name)).collect()
+    }
+
+    /// Where the columns that the inputs list are; any other one must be in `used` or in `csv.ignore`.
+    fn listed<'s>(&self, schema: &'s Schema, csv: &Csv, used: &[usize]) -> Result<Vec<Vec<(usize, Rule<'s>)>>, DataError> {
+        let place = |column: &'s Column| Ok((self.named(&column.name)?, column.rule()));
+        let of = |input: &'s Input| input.columns.iter().map(place).collect::<Result<Vec<_>, DataError>>();
+        let inputs = schema.inputs().iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        let read: Vec<usize> = inputs.iter().flatten().map(|(at, _)| *at).chain(used.iter().copied()).collect();
+        let extra = (0..self.names.len()).find(|at| !read.contains(at) && !csv.ignore.iter().any(|name| *name == self.names[*at]));
+        let Some(extra) = extra.map(|at| &self.names[at]) else { return Ok(inputs) };
+        let hint = nearest::hint(extra, schema.inputs().iter().flat_map(|input| &input.columns).map(|column| column.name.as_str()));
+        Err(self.malformed(format!("column `{extra}` is not in the schema{hint}; correct it, or list it in csv.ignore")))
+    }
+
+    /// The columns of an only input that lists none: those of `csv.features`, or all that are not `used`.
+    fn rest<'s>(&self, input: &'s Input, csv: &Csv, used: &[usize]) -> Result<Vec<(usize, Rule<'s>)>, DataError> {
+        let ignored = |at: &usize| csv.ignore.iter().any(|name| *name == self.names[*at]);
+        let features = match csv.features.is_empty() {
+            true => (0..self.names.len()).filter(|at| !used.contains(at) && !ignored(at)).collect(),
+            false => self.all(&csv.features)?,
+        };
+        if features.len() != input.width() {
+            let (count, shape, width) = (features.len(), input.shape(), input.width());
+            return Err(self.malformed(format!("it has {count} feature columns, the schema's shape {shape:?} holds {width}")));
+        }
+        Ok(features.into_iter().map(|at| (at, input.rule())).collect())
+    }
+}
+
+impl<'a> Layout<'a> {
+    fn new(path: &Path, names: StringRecord, schema: &'a Schema, asked: &[&str]) -> Result<Self, DataError> {
         let Some(csv) = schema.csv() else { return Err(DataError::SchemaNeeded { path: path.to_path_buf() }) };
-        let find = |wanted: &str| {
-            let mut at = names.iter().enumerate().filter(|(_, name)| *name == wanted).map(|(at, _)| at);
-            match (at.next(), at.next()) {
-                (Some(at), None) => Ok(Some(at)),
-                (None, _) => Ok(None),
-                (Some(_), Some(_)) => Err(malformed(format!("it has two columns `{wanted}`"))),
-            }
-        };
-        let known = || names.iter().collect::<Vec<_>>().join(", ");
-        let named = |wanted: &str| {
-            let why = || malformed(format!("it has no column `{wanted}`, which the schema names; its columns are {}", known()));
-            find(wanted)?.ok_or_else(why)
-        };
-        let all = |wanted: &[String]| wanted.iter().map(|name| named(name)).collect::<Result<Vec<_>, _>>();
-        let (target, mut group) = (all(&csv.target)?, all(&csv.group)?);
+        let header = Header { path, names: &names };
+        let (target, mut group) = (header.all(&csv.target)?, header.all(&csv.group)?);
         let mut filled = Vec::new();
         for name in asked {
-            let missing = || DataError::NoColumn { file: path.display().to_string(), column: (*name).to_owned(), known: known() };
-            let at = find(name)?.ok_or_else(missing)?;
+            let missing = || DataError::NoColumn { file: path.display().to_string(), column: (*name).to_owned(), known: header.known() };
+            let at = header.find(name)?.ok_or_else(missing)?;
             filled.push(at);
-            if target.contains(&at) || csv.features.iter().any(|feature| feature == name) {
-                return Err(malformed(format!(
-                    "column `{name}` tells rows apart, so it can be no feature or target, as the schema has it"
-                )));
+            let columns = schema.inputs().iter().flat_map(|input| &input.columns).map(|column| &column.name);
+            if target.contains(&at) || columns.chain(&csv.features).any(|feature| feature == name) {
+                return Err(
+                    header.malformed(format!("column `{name}` tells rows apart, so it can be no feature or target, as the schema has it"))
+                );
             }
             if !group.contains(&at) {
                 group.push(at);
             }
         }
-        let features = if csv.features.is_empty() {
-            (0..names.len()).filter(|at| !target.contains(at) && !group.contains(at)).collect()
-        } else {
-            all(&csv.features)?
+        let used = [&target[..], &group].concat();
+        let inputs = match schema.inputs() {
+            [only] if only.columns.is_empty() => vec![header.rest(only, csv, &used)?],
+            _ => header.listed(schema, csv, &used)?,
         };
-        if features.len() != schema.width() {
-            return Err(malformed(format!(
-                "it has {} feature columns, the schema's input.shape {:?} holds {}",
-                features.len(),
-                schema.input().shape,
-                schema.width()
-            )));
-        }
-        Ok(Self { names, features, target, group, asked: filled })
+        Ok(Self { names, inputs, target, group, asked: filled, nulls: &csv.nulls })
     }
 
     fn read(&self, path: &Path, record: &StringRecord, kind: TargetKind, rows: &mut Rows) -> Result<(), DataError> {
@@ -121,8 +170,12 @@ impl Layout {
             column: self.names[at].to_owned(),
             reason,
         };
-        for &at in &self.features {
-            rows.features.push(number(&record[at]).map_err(|reason| refuse(at, reason))?);
+        let is_null = |text: &str| text.is_empty() || self.nulls.iter().any(|null| null == text);
+        for (cells, row) in self.inputs.iter().zip(&mut rows.inputs) {
+            for (at, rule) in cells {
+                let text = &record[*at];
+                rule.read(text, is_null(text), row).map_err(|reason| refuse(*at, reason))?;
+            }
         }
         for &at in &self.target {
             match kind {

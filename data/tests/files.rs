@@ -311,6 +311,88 @@ fn tables_that_do_not_fit_their_schema_are_refused() {
     assert!(matches!(load_with(&source, Some(&table_schema()), &[], Limits { bytes: 10 }), Err(DataError::TooLarge { .. })));
 }
 
+const FEATURES: &str = r#"
+[[inputs]]
+name = "who"
+columns = [
+    { name = "age", type = "integer", range = [0, 120] },
+    { name = "shop", type = "category", values = ["north", "south"], encode = "one-hot", null = { fill = "north" } },
+    { name = "tier", type = "category", values = ["low", "high"] },
+]
+
+[[inputs]]
+name = "money"
+columns = [{ name = "spent", range = [0, 100], unit = "EUR", null = { mean = 12.5 } }]
+
+[targets]
+classes = 2
+
+[csv]
+target = "y"
+ignore = ["note"]
+nulls = ["NA"]
+"#;
+const RECORDS: &str = "note,spent,tier,shop,age,y\nhi,1.5,high,south,30,1\n,NA,low,,0,0\n";
+
+/// Columns of several types for several inputs, in another order than the file's.
+#[test]
+fn a_table_with_categories_and_nulls_is_read_as_its_schema_says() {
+    let schema = Schema::from_toml(FEATURES).unwrap();
+    let (_dir, source) = csv(RECORDS);
+    let data = load(&source, Some(&schema)).unwrap();
+    let who = Tensor::f32([2, 4], vec![30.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0]).unwrap();
+    let money = Tensor::f32([2, 1], vec![1.5, 12.5]).unwrap();
+    assert_eq!(data.x, [("who".to_owned(), who), ("money".to_owned(), money)].into_iter().collect());
+    assert_eq!(data.y, Targets::Classes(vec![1, 0]));
+
+    // A column that is asked for is no feature, whatever else the schema says of it.
+    let (_dir, source) = csv(RECORDS);
+    assert_eq!(load_columns(&source, Some(&schema), &["note"]).unwrap_err().to_string().matches("line 3, column `note`").count(), 1);
+
+    // The same rows as arrays, where a null is not a number.
+    let who = Tensor::f32([2, 4], vec![30.0, 0.0, 1.0, 1.0, 0.0, f32::NAN, f32::NAN, 0.0]).unwrap();
+    let money = Tensor::f32([2, 1], vec![1.5, f32::NAN]).unwrap();
+    let (_dir, source) = npz(&[("who", who), ("money", money), ("y", Tensor::i64([2], vec![1, 0]).unwrap())]);
+    assert_eq!(load(&source, Some(&schema)).unwrap(), data);
+}
+
+/// R82 and R83: a bad value stops it by line, column, value and rule; a column that is missing or too many by its nearest name.
+#[test]
+fn tables_that_break_their_columns_are_refused_by_name() {
+    for (from, to, said) in [
+        (",30,1", ",130,1", "line 2, column `age`: `130` is outside 0..=120, the range in the schema"),
+        (",30,1", ",3.5,1", "line 2, column `age`: `3.5` is no whole number, and the type in the schema is integer"),
+        (",30,1", ",16777217,1", "line 2, column `age`: `16777217` is beyond 16777216, where 32-bit floats skip whole numbers"),
+        (",30,1", ",,1", "line 2, column `age`: it is empty; fill it in or leave the row out"),
+        (",30,1", ",NA,1", "line 2, column `age`: `NA` is null, which the schema refuses"),
+        (",30,1", ",old,1", "line 2, column `age`: `old` is not a number"),
+        ("south", "soth", "line 2, column `shop`: `soth`, which is none of the 2 values in the schema; the nearest is `south`"),
+        ("low", "NaN", "line 3, column `tier`: `NaN`, which is none of the 2 values"),
+        ("hi,1.5", "hi,-1", "line 2, column `spent`: `-1` is outside 0..=100 EUR, the range in the schema"),
+        (
+            "spent,tier",
+            "spend,tier",
+            "no column `spent`, which the schema names; its columns are note, spend, tier, shop, age, y; the nearest is `spend`",
+        ),
+        ("note,spent", "ages,spent", "column `ages` is not in the schema; the nearest is `age`; correct it, or list it in csv.ignore"),
+    ] {
+        assert!(RECORDS.contains(from), "{from}");
+        let (_dir, source) = csv(&RECORDS.replacen(from, to, 1));
+        let refused = load(&source, Some(&Schema::from_toml(FEATURES).unwrap())).unwrap_err().to_string();
+        assert!(refused.contains("data.csv") && refused.contains(said), "{to}: {refused}");
+    }
+    // One-hot codes count as what they unpack to.
+    let values: Vec<String> = (0..400).map(|at| format!("\"v{at}\"")).collect();
+    let wide = FEATURES.replace("\"north\", \"south\"]", &format!("\"north\", \"south\", {}]", values.join(", ")));
+    let (_dir, source) = csv(RECORDS);
+    let limit = Limits { bytes: 2000 };
+    let refused = load_with(&source, Some(&Schema::from_toml(&wide).unwrap()), &[], limit).unwrap_err();
+    assert!(matches!(refused, DataError::TooLarge { bytes: 3240, .. }), "{refused}");
+    // A number that is none is a null, and this column fills nulls.
+    let (_dir, source) = csv(&RECORDS.replace("hi,1.5", "hi,nan"));
+    load(&source, Some(&Schema::from_toml(FEATURES).unwrap())).unwrap();
+}
+
 #[test]
 fn other_files_are_refused_with_what_to_use() {
     let dir = tempfile::tempdir().unwrap();

@@ -11,6 +11,10 @@ use crate::onnx::{Dim, Model, is_standard, label, pb};
 /// these alone fits a model of any opset.
 const TIMELESS: [&str; 5] = ["Add", "Sub", "Mul", "Div", "Identity"];
 
+/// Those that a prefix of opset 13 to 17 may have, too, before a model of opset 13 or later: later versions add types and attributes,
+/// and mean the same without these.
+const SINCE_13: [&str; 4] = ["Cast", "Flatten", "OneHot", "Resize"];
+
 /// The model with one input computed by `prefix`: the one that is called as the prefix's own, else the first.
 ///
 /// The prefix has one output, of the type and shape of that input. Its
@@ -76,14 +80,18 @@ fn fits(prefix: &Model, model: &Model) -> Result<String, ModelError> {
 }
 
 fn merge_versions(joined: &mut pb::ModelProto, prefix: &Model) -> Result<(), ModelError> {
-    let timeless = prefix.graph().node.iter().all(|n| is_standard(n.domain()) && TIMELESS.contains(&n.op_type()));
+    let lasting = |model: i64| {
+        let since_13 = (13..=17).contains(&prefix.opset()) && model >= 13;
+        let lasts = |op: &str| TIMELESS.contains(&op) || since_13 && SINCE_13.contains(&op);
+        prefix.graph().node.iter().all(|n| is_standard(n.domain()) && lasts(n.op_type()))
+    };
     for import in &prefix.proto().opset_import {
         let same_domain =
             |o: &&pb::OperatorSetIdProto| o.domain() == import.domain() || (is_standard(o.domain()) && is_standard(import.domain()));
         match joined.opset_import.iter().find(same_domain) {
             None => joined.opset_import.push(import.clone()),
             Some(have) if have.version() == import.version() => {}
-            Some(_) if is_standard(import.domain()) && timeless => {}
+            Some(have) if is_standard(import.domain()) && lasting(have.version()) => {}
             Some(have) => {
                 return Err(refuse(format!(
                     "the prefix uses opset {} of domain `{}`, the model {}",
@@ -212,11 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn opsets_must_agree_unless_the_prefix_is_plain_arithmetic() {
+    fn opsets_must_agree_unless_the_prefix_means_the_same_in_both() {
         let mut newer = zoo::mlp(4, &[], 2, 0).into_proto();
         newer.opset_import[0].version = Some(20);
         let newer = Model::new(newer).unwrap();
         assert_eq!(compose(&zoo::scale(&[4], 1.0), &newer).unwrap().opset(), 20);
+        assert_eq!(compose(&zoo::rows(&[2, 2], 0.0, 1.0), &newer).unwrap().opset(), 20);
+        let mut newest = zoo::rows(&[2, 2], 0.0, 1.0).into_proto();
+        newest.opset_import[0].version = Some(21);
+        assert!(compose(&Model::new(newest).unwrap(), &newer).is_err());
         let mut fancy = zoo::scale(&[4], 1.0).into_proto();
         let node = &mut fancy.graph.as_mut().unwrap().node[0];
         node.op_type = Some("Pow".into());

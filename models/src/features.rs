@@ -95,6 +95,16 @@ impl Features {
         Ok(self)
     }
 
+    /// The values of the tensor that `input`, one of a model's `inputs`, reads, to be changed; none if there is none for it.
+    pub fn values_mut(&mut self, inputs: &[&str], input: &str) -> Option<&mut [f32]> {
+        let at = inputs.iter().position(|name| *name == input)?;
+        let source = (*self.sources(inputs).ok()?.get(at)?).to_owned();
+        match &mut self.0.get_mut(&source)?.data {
+            TensorData::F32(values) => Some(values),
+            _ => None,
+        }
+    }
+
     /// The tensors that a model reads, in the order of its inputs, in the types that it reads.
     ///
     /// # Errors
@@ -142,23 +152,31 @@ impl Features {
 
     /// The name of the tensor for each input.
     fn sources(&self, inputs: &[&str]) -> Result<Vec<&str>, DataFault> {
-        let own = |input: &&str| self.0.get_key_value(*input).map(|(name, _)| name.as_str());
-        let unnamed = inputs.iter().filter(|input| own(input).is_none()).count();
-        let main = self.0.get_key_value(MAIN).filter(|_| !inputs.contains(&MAIN));
-        let other = main.or_else(|| self.0.first_key_value().filter(|_| self.0.len() == 1));
-        let other = other.map(|(name, _)| name.as_str()).filter(|name| unnamed == 1 && !inputs.contains(name));
-        let sources: Option<Vec<&str>> = inputs.iter().map(|input| own(input).or(other)).collect();
-        sources.ok_or_else(|| {
-            let list = |names: &mut dyn Iterator<Item = &str>| names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ");
-            let inputs = list(&mut inputs.iter().copied().filter(|input| own(input).is_none()));
-            DataFault::Missing { inputs, found: list(&mut self.0.keys().map(String::as_str)) }
-        })
+        sources(&self.0.keys().map(String::as_str).collect::<Vec<_>>(), inputs)
     }
 
     /// A fault, with the name of the tensor where there are several.
     fn within(&self, name: &str, fault: DataFault) -> DataFault {
         if self.0.len() == 1 { fault } else { DataFault::Within { name: name.to_owned(), fault: Box::new(fault) } }
     }
+}
+
+/// Which of the tensors `have` each input reads, as [`Features`] says.
+///
+/// # Errors
+/// [`DataFault::Missing`] without one for an input.
+pub fn sources<'a>(have: &[&'a str], inputs: &[&str]) -> Result<Vec<&'a str>, DataFault> {
+    let own = |input: &&str| have.iter().copied().find(|name| name == input);
+    let unnamed = inputs.iter().filter(|input| own(input).is_none()).count();
+    let main = have.iter().copied().find(|name| *name == MAIN && !inputs.contains(&MAIN));
+    let other = main.or_else(|| have.first().copied().filter(|_| have.len() == 1));
+    let other = other.filter(|name| unnamed == 1 && !inputs.contains(name));
+    let found: Option<Vec<&str>> = inputs.iter().map(|input| own(input).or(other)).collect();
+    found.ok_or_else(|| {
+        let list = |names: &mut dyn Iterator<Item = &str>| names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ");
+        let inputs = list(&mut inputs.iter().copied().filter(|input| own(input).is_none()));
+        DataFault::Missing { inputs, found: list(&mut have.iter().copied()) }
+    })
 }
 
 fn check(tensor: &Tensor, rows: usize) -> Result<(), DataFault> {

@@ -125,12 +125,7 @@ fn preprocess(model: &[u8], x: &Features, at_once: usize) -> Result<Features, De
 fn read_schema(path: &Path) -> Result<Schema, Decline> {
     let why = |e: String| Decline::BadData { why: format!("the node's schema {}: {e}", path.display()) };
     let text = std::fs::read_to_string(path).map_err(|e| why(e.to_string()))?;
-    parse_schema(&text).map_err(|e| why(chain(&e)))
-}
-
-/// A schema in either of its two forms.
-pub(super) fn parse_schema(text: &str) -> Result<Schema, DataError> {
-    if text.trim_start().starts_with('{') { Schema::from_json(text) } else { Schema::from_toml(text) }
+    Schema::parse(&text).map_err(|e| why(chain(&e)))
 }
 
 pub(super) fn decline(error: &DataError) -> Decline {
@@ -186,7 +181,7 @@ mod tests {
         std::fs::write(&path, "a,digit,fraud\n0.5,1,0\n0.25,2,1\n").unwrap();
         let schema = |target: &str| {
             let text = format!("[input]\nshape = [1]\n[targets]\nclasses = 3\n[csv]\ntarget = \"{target}\"\nfeatures = [\"a\"]\n");
-            parse_schema(&text).unwrap()
+            Schema::parse(&text).unwrap()
         };
         let set = DataSet { name: None, source: Source::Path(path), schema: None };
         let mut cache = Cache::default();
@@ -202,7 +197,7 @@ mod tests {
         let path = folder.path().join("records.csv");
         std::fs::write(&path, "a,y,customer,household\n0.5,1,x,h\n0.25,0,w,h\n0.75,0,x,h\n").unwrap();
         let schema = "[input]\nshape = [1]\n[targets]\nclasses = 2\n[csv]\ntarget = \"y\"\nfeatures = [\"a\"]\n";
-        let schema = parse_schema(schema).unwrap();
+        let schema = Schema::parse(schema).unwrap();
         let set = DataSet { name: None, source: Source::Path(path), schema: None };
         let mut cache = Cache::default();
         for (key, rows) in
@@ -216,6 +211,24 @@ mod tests {
         let refused = cache.load(&set, Some(&schema), Some("store"), 1 << 20).unwrap_err();
         assert!(matches!(&refused, Decline::NoData { why } if why.contains("no column `store`")), "{refused:?}");
     }
+    /// A run's schema is held against every input of the node's data; what breaks it is told by file, row, feature, value and rule.
+    #[test]
+    fn data_that_breaks_the_run_s_schema_is_declined_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let lengths = Tensor::f32([3], vec![2.0, 9.0, 1.0]).unwrap();
+        let x = [("x".to_owned(), Tensor::f32([3, 2], vec![0.5; 6]).unwrap()), ("lengths".to_owned(), lengths)];
+        sapwood_data::save_npy(folder.path(), &Dataset { x: x.into_iter().collect(), y: Targets::Classes(vec![0, 1, 0]) }).unwrap();
+        let schema = |most: u32| {
+            let lengths = format!("name = \"lengths\"\nshape = []\ntype = \"integer\"\nrange = [1, {most}]");
+            Schema::parse(&format!("[[inputs]]\nname = \"x\"\nshape = [2]\n[[inputs]]\n{lengths}\n[targets]\nclasses = 2")).unwrap()
+        };
+        let (mut cache, set) = (Cache::default(), data(folder.path()));
+        cache.load(&set, Some(&schema(9)), None, 1 << 20).unwrap();
+        let refused = cache.load(&set, Some(&schema(8)), None, 1 << 20).unwrap_err();
+        let said = format!("{}: row 1, input `lengths`, column 0: 9 is outside 1..=8, the range in the schema", folder.path().display());
+        assert_eq!(refused, Decline::BadData { why: said });
+    }
+
     /// Each value less the largest of its column: of all rows that the graph sees.
     fn mixing() -> Model {
         let mut proto = zoo::scale(&[4], 1.0).into_proto();

@@ -13,7 +13,7 @@ use sapwood_protocol::{
     spec,
 };
 
-use super::{Cache, Failure, Inner, Job, Trained, Update, budget::Need, chain, data, data::Prepared, random, units};
+use super::{Cache, Failure, Inner, Job, Trained, Update, budget::Need, chain, data::Prepared, random, units};
 use crate::{config::Trainer as Kind, points::TRAINING};
 
 /// A model compiled for one way of training.
@@ -138,7 +138,7 @@ fn discreet(reason: Decline) -> Decline {
 fn run_schema(bytes: &[u8]) -> Result<sapwood_data::Schema, Decline> {
     let fault = |why: String| Decline::Model { why: format!("the run's schema: {why}") };
     let text = std::str::from_utf8(bytes).map_err(|e| fault(e.to_string()))?;
-    data::parse_schema(text).map_err(|e| fault(chain(&e)))
+    sapwood_data::Schema::parse(text).map_err(|e| fault(chain(&e)))
 }
 
 /// The compiled model from the last round, if it is for the same way of training.

@@ -20,6 +20,16 @@ pub(crate) fn int(name: &str, value: i64) -> pb::AttributeProto {
     pb::AttributeProto { name: Some(name.to_owned()), r#type: Some(AttributeType::Int as i32), i: Some(value), ..Default::default() }
 }
 
+/// An attribute that is text.
+pub(crate) fn text(name: &str, value: &str) -> pb::AttributeProto {
+    pb::AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::String as i32),
+        s: Some(value.as_bytes().to_vec()),
+        ..Default::default()
+    }
+}
+
 /// A float attribute.
 pub(crate) fn float(name: &str, value: f32) -> pb::AttributeProto {
     pb::AttributeProto { name: Some(name.to_owned()), r#type: Some(AttributeType::Float as i32), f: Some(value), ..Default::default() }

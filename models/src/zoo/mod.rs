@@ -10,6 +10,7 @@
 mod builder;
 mod lstm;
 mod mobilenet;
+mod preprocess;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ mod transformer;
 use crate::ModelError;
 use crate::onnx::{Model, make, pb, write_tensor};
 use crate::tensor::Tensor;
+pub use preprocess::{Interpolation, normalize, one_hot, resize};
 use stack::Stack;
 
 /// Operator set of the zoo's graphs.

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use sapwood_data::{DataError, Partition, Schema, Source, load_columns, partition};
-use sapwood_models::Dataset;
+use sapwood_models::{Dataset, compose};
 use sapwood_protocol::spec::Spec;
 use sapwood_simulator::{NodeData, Options, preprocess, simulate as run};
 use serde_json::json;
@@ -25,6 +25,10 @@ pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failur
     let name = args.data.clone().or_else(|| spec.data.source.clone());
     let name = name.ok_or_else(|| Failure::usage("which data?").hint("name it with --data, or as data.source in the file"))?;
     let schema = spec.data.schema.as_ref().map(|name| Schema::read(&folder.join(name))).transpose().or_usage()?;
+    if let Some(schema) = &schema {
+        let joined = prefix.as_ref().map(|graph| compose(graph, &model)).transpose().or_usage()?;
+        schema.fits(&joined.as_ref().unwrap_or(&model).inputs()).or_usage()?;
+    }
     // What the file names lies beside the file.
     let named = |name: &str| source(name).map(|source| source.relative_to(folder));
     let from = if args.data.is_some() { source(&name)? } else { named(&name)? };

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sapwood_data::Source;
+use sapwood_data::{DataError, Schema, Source};
 use sapwood_proto::v1;
 use sapwood_protocol::{spec::Spec, view::RunView};
 use serde_json::json;
@@ -41,6 +41,11 @@ pub(crate) fn privacy(run: &RunView) -> String {
 /// Checks the file here, so that a mistake costs no upload; stores what it names; submits.
 pub(crate) async fn submit_spec(remote: &mut Remote, text: &str, folder: &Path, token: Option<&str>) -> Result<RunView, Failure> {
     let spec = Spec::parse(text)?;
+    match spec.data.schema.as_ref().map(|name| Schema::read(&folder.join(name))) {
+        // Whether it is there is told when it is sent.
+        None | Some(Ok(_) | Err(DataError::Io { .. })) => {}
+        Some(Err(error)) => return Err(Failure::usage(format!("data.schema: {error}"))),
+    }
     let objects = remote.put_all(&named_files(&spec, folder)?).await?;
     // Without a word of the caller's, the submission's own bytes are the word: sent twice by accident, it runs once.
     let token =
