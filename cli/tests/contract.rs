@@ -7,6 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
+use sapwood_models::Tensor;
 use serde_json::Value;
 
 fn sapwood(args: &[&str]) -> Output {
@@ -108,6 +109,52 @@ fn runtimes_that_differ_on_a_training_export_say_why() {
     assert_eq!((output.status.code(), error["code"].as_str()), (Some(3), Some("refused")), "{error}");
     assert!(error["hint"].as_str().unwrap_or_default().contains("/1/BatchNormalization"), "{error}");
     assert!(error["data"]["largest_difference"].as_f64().unwrap() > 1e-4, "{error}");
+}
+
+/// Preprocessing graphs from the command line, and answers with labels and a threshold.
+#[test]
+fn a_model_answers_with_labels_and_a_threshold() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (mlp, input, out, config) = (path("mlp.onnx"), path("x.npz"), path("y.npz"), path("config.json"));
+    let run = |args: &[&str]| sapwood(&[&["--json"], args].concat());
+    for args in [
+        &["normalize", "--shape", "3,8,8", "--mean", "-0.5,0,0.5", "--std", "0.2"][..],
+        &["one-hot", "--shape", "5", "--depth", "4"],
+        &["resize", "--shape", "3,16,16", "--to", "8,8"],
+    ] {
+        let made = path(args[0]);
+        let output = run(&[&["model", "new"], args, &["--out", text(&made)]].concat());
+        assert!(output.status.success() && json(&output)["data"]["parameters"].is_u64(), "{}", json(&output));
+    }
+    for args in [&["normalize", "--shape", "3,8,8", "--mean", "1,2"][..], &["one-hot", "--shape", "5"], &["resize", "--shape", "3,16,16"]] {
+        assert_eq!(run(&[&["model", "new"], args, &["--out", text(&out)]].concat()).status.code(), Some(2), "{args:?}");
+    }
+    assert!(run(&["model", "new", "mlp", "--shape", "4", "--classes", "2", "--out", text(&mlp)]).status.success());
+    let x = Tensor::f32([3, 4], vec![0.5; 12]).unwrap();
+    sapwood_data::save_npz(&input, [("x", &x)]).unwrap();
+    let ask = |postprocess: &str| {
+        let document =
+            format!(r#"{{"schema": "sapwood/config/v1", "postprocess": {postprocess}, "thresholds": {{}}, "golden_tolerance": 0.1}}"#);
+        std::fs::write(&config, document).unwrap();
+        run(&["model", "run", text(&mlp), "--input", text(&input), "--out", text(&out), "--config", text(&config)])
+    };
+    for (threshold, accepted) in [("0.0", true), ("1.0", false)] {
+        let said = json(&ask(&format!(r#"{{"kind": "softmax", "labels": ["cat", "dog"], "threshold": {threshold}, "below": "unknown"}}"#)));
+        let answers = said["data"]["answers"].as_array().unwrap();
+        assert_eq!((answers.len(), answers[0]["accepted"].as_bool()), (3, Some(accepted)), "{said}");
+        assert_eq!(answers[0]["label"] == "unknown", !accepted, "{said}");
+        assert!(answers[0]["score"].as_f64().unwrap() >= 0.5);
+    }
+    for (postprocess, reason) in [
+        (r#"{"kind": "softmax", "labels": ["cat"], "threshold": 0.5}"#, "postprocess.labels: 1 of them, and the model has 2 classes"),
+        (r#"{"kind": "softmax", "threshold": 2}"#, "postprocess.threshold: 2 is not a probability"),
+        (r#"{"kind": "softmax", "treshold": 0.5}"#, "unknown field `treshold`"),
+    ] {
+        let refused = ask(postprocess);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(json(&refused)["error"]["message"].as_str().unwrap().contains(reason), "{}", json(&refused));
+    }
 }
 
 /// Each row of the public vectors through the command line: rdp within 2 % or tighter but never below the truth, pld within -0.5 % to

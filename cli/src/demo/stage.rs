@@ -25,6 +25,8 @@ const PUBLIC: &str = "digits:11";
 const SEED: u64 = 20;
 /// How many of the ten nodes are in each ring, in order.
 const RINGS: [(&str, usize); 4] = [("lab", 1), ("canary", 2), ("region", 3), ("global", usize::MAX)];
+/// What an image of a digit is.
+const SCHEMA: &str = "[input]\nshape = [1, 8, 8]\nrange = [0, 16]\nunit = \"grey level\"\n\n[targets]\nclasses = 10\n";
 
 /// Everything that the processes read.
 pub(super) struct Stage {
@@ -59,6 +61,7 @@ impl Stage {
         };
         write(&folder.join("model.onnx"), &setting.model().encode())?;
         write(&folder.join("preprocess.onnx"), &setting.preprocess().encode())?;
+        write(&folder.join("digits.toml"), SCHEMA.as_bytes())?;
         write(&folder.join("run.toml"), stage.run.as_bytes())?;
         Ok(stage)
     }
@@ -203,6 +206,9 @@ seed = {SEED}
 [model]
 file = "model.onnx"
 preprocess = "preprocess.onnx"     # {about}
+
+[data]
+schema = "digits.toml"             # each node's data, and what is asked of the release
 
 [train]
 rounds = {rounds}

@@ -69,7 +69,7 @@ impl State {
         let model = object("model.file", &spec.model.file)?;
         let preprocess = spec.model.preprocess.as_deref().map(|file| object("model.preprocess", file)).transpose()?;
         let schema = spec.data.schema.as_deref().map(|file| object("data.schema", file)).transpose()?;
-        let (params, length) = self.prepare(&spec, model, preprocess).await?;
+        let (params, length) = self.prepare(&spec, model, preprocess, schema).await?;
 
         let run = self.name_for(&spec.name).await?;
         let (operators, noise) = (Vec::new(), None);
@@ -101,11 +101,17 @@ impl State {
     }
 
     /// The initial parameters as an object, and how many there are.
-    async fn prepare(&self, spec: &Spec, model: Digest, preprocess: Option<Digest>) -> Result<(Digest, u64), Fault> {
+    async fn prepare(
+        &self,
+        spec: &Spec,
+        model: Digest,
+        preprocess: Option<Digest>,
+        schema: Option<Digest>,
+    ) -> Result<(Digest, u64), Fault> {
         let (spec, objects, work) = (spec.clone(), self.objects().clone(), std::sync::Arc::clone(&self.0.shop.work));
         let _turn = self.0.shop.turn.acquire().await;
         let prepared = Life::block(move || {
-            work.check(&CheckJob { spec: &spec, objects: &objects, model, preprocess }).map_err(|error| match error {
+            work.check(&CheckJob { spec: &spec, objects: &objects, model, preprocess, schema }).map_err(|error| match error {
                 WorkError::Later(why) => Prepare::Fault(Lack::Resource { what: "the coordinator", why }.into()),
                 WorkError::Failed(why) => Prepare::Fault(Misuse::Setting { key: "run.toml".into(), why }.into()),
                 WorkError::Killed(killed) => Prepare::Killed(killed),

@@ -361,8 +361,9 @@ impl RunHands {
         self.beside(async move {
             let turn = Arc::clone(&shop.turn);
             let scored = heavy(&turn, move || {
-                let Created { spec, model, preprocess, .. } = &*created;
-                shop.work.evaluate(&EvaluateJob { spec, objects: &shop.objects, model: *model, preprocess: *preprocess, params })
+                let Created { spec, model, preprocess, schema, .. } = &*created;
+                let (model, preprocess, schema) = (*model, *preprocess, *schema);
+                shop.work.evaluate(&EvaluateJob { spec, objects: &shop.objects, model, preprocess, schema, params })
             });
             match scored.await? {
                 Ok(evaluation) => {
@@ -389,10 +390,10 @@ impl RunHands {
         self.beside(async move {
             let turn = Arc::clone(&shop.turn);
             let built = heavy(&turn, move || {
-                let Created { run, spec, model, preprocess, .. } = &*created;
-                let (objects, model, preprocess, nodes) = (&shop.objects, *model, *preprocess, &nodes[..]);
+                let Created { run, spec, model, preprocess, schema, .. } = &*created;
+                let (objects, model, preprocess, schema, nodes) = (&shop.objects, *model, *preprocess, *schema, &nodes[..]);
                 let statement = statement.as_ref();
-                shop.work.build(&BuildJob { run, spec, objects, model, preprocess, params, rounds, statement, nodes, finished })
+                shop.work.build(&BuildJob { run, spec, objects, model, preprocess, schema, params, rounds, statement, nodes, finished })
             });
             Ok(Input::Candidate(match built.await? {
                 Ok(built) => {

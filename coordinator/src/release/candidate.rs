@@ -29,10 +29,10 @@ use super::{
     BuildJob, Built, CheckJob, EvaluateJob, Evaluator, Probe, Release, ReleaseError, Timings, Work, WorkError,
     card::Card,
     evaluate::floats,
-    export::{Exported, calibration_data, evaluation_data, graphs, target},
+    export::{Exported, calibration_data, evaluation_data, graphs, read, target},
     pack::{self, Golden},
     score::{Pipeline, Score},
-    sources,
+    skew, sources,
 };
 
 /// What a manifest says has built it.
@@ -92,14 +92,19 @@ impl Candidates {
     fn inspect(&self, job: &CheckJob<'_>) -> Result<(), ReleaseError> {
         let spec = job.spec;
         let (model, preprocess) = graphs(job.objects, job.model, job.preprocess)?;
+        let schema = sources::schema(job.schema, job.objects)?;
+        if schema.is_some() || spec.release.auto {
+            sources::fits(schema.as_ref(), &read(&model, preprocess.as_ref())?)?;
+        }
+        let schema = schema.as_ref();
         if spec.evaluate.data.is_some() {
-            Evaluator::new(&model, preprocess.as_ref(), &spec.model, &evaluation_data(spec, job.objects)?)?;
+            Evaluator::new(&model, preprocess.as_ref(), &spec.model, &evaluation_data(spec, schema, job.objects)?)?;
         }
         if spec.release.auto {
-            let calibration = calibration_data(spec, job.objects)?;
+            let calibration = calibration_data(spec, schema, job.objects)?;
             let x = sources::prepared(preprocess.as_ref(), &calibration.x.take_rows(&[0]))?;
             quantize::quantize(&model, &quantize::ranges(&model, &x, Calibrator::MinMax)?, target(&self.options.class)?)?;
-            evaluation_data(spec, job.objects)?;
+            evaluation_data(spec, schema, job.objects)?;
             rings(spec)?;
             Runtime::load(self.options.library.as_deref())?;
         }
@@ -108,7 +113,7 @@ impl Candidates {
 
     fn score(&self, job: &EvaluateJob<'_>) -> Result<EvaluationRecord, ReleaseError> {
         let params = floats(&job.objects.read(job.params)?)?;
-        let words = (job.model, job.preprocess, &job.spec.model, &job.spec.evaluate.data);
+        let words = (job.model, job.preprocess, job.schema, &job.spec.model, &job.spec.evaluate.data);
         let key = Digest::of(&serde_json::to_vec(&words).expect("a spec has string keys"));
         // Taken out while it works: one that fails is not put back.
         let kept = self.evaluators.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
@@ -116,7 +121,8 @@ impl Candidates {
             Some(evaluator) => evaluator,
             None => {
                 let (model, preprocess) = graphs(job.objects, job.model, job.preprocess)?;
-                Evaluator::new(&model, preprocess.as_ref(), &job.spec.model, &evaluation_data(job.spec, job.objects)?)?
+                let data = evaluation_data(job.spec, sources::schema(job.schema, job.objects)?.as_ref(), job.objects)?;
+                Evaluator::new(&model, preprocess.as_ref(), &job.spec.model, &data)?
             }
         };
         let record = evaluator.evaluate(&params)?;
@@ -135,7 +141,10 @@ impl Candidates {
 
         // How both forms do, where they will run.
         let runtime = Runtime::load(self.options.library.as_deref())?;
-        let evaluation = evaluation_data(spec, job.objects)?;
+        if let Some((graph, _)) = &exported.preprocess {
+            skew::check(graph, runtime, &exported.calibration.x)?;
+        }
+        let evaluation = evaluation_data(spec, exported.schema.as_ref(), job.objects)?;
         let mut float = Pipeline::new(runtime, exported.preprocess_bytes(), &exported.fp32)?;
         let mut integer = Pipeline::new(runtime, exported.preprocess_bytes(), &exported.int8)?;
         let (fp32, mut int8) = (float.score(&evaluation)?, integer.score(&evaluation)?);
@@ -173,6 +182,7 @@ impl Candidates {
             checksum: packed.digest,
             target_devices: vec![self.options.class.clone()],
             components: parts.components(),
+            feature_schema: exported.features.as_ref().map(|schema| schema.id),
             use_case: spec.release.use_case.clone(),
             golden: Some(GoldenTerms { examples: golden.examples(), tolerance: golden.tolerance }),
             rollout: RolloutPolicy {

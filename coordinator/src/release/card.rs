@@ -30,6 +30,9 @@ impl Card<'_> {
         writeln!(out, "## Where it comes from\n")?;
         writeln!(out, "Federated run `{}`: {} rounds, {} nodes took part.", job.run, job.rounds, job.nodes.len())?;
         writeln!(out, "Training data: {source}. It never left the nodes.")?;
+        if let Some(features) = &self.exported.features {
+            writeln!(out, "Feature schema: version {}, {}.", features.id.version, features.id.digest)?;
+        }
         if let Some(data) = &spec.evaluate.data {
             writeln!(out, "Evaluation data: {data}.")?;
         }

@@ -18,9 +18,14 @@ pub enum ReleaseError {
         /// What is wrong and what would be right.
         why: String,
     },
-    /// A declared data set.
-    #[error(transparent)]
-    Data(#[from] DataError),
+    /// A declared data set, or the schema.
+    #[error("{key}: {error}")]
+    Data {
+        /// The key that names it.
+        key: &'static str,
+        /// What is wrong with it.
+        error: Box<DataError>,
+    },
     /// The model or its preprocessing.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -48,6 +53,10 @@ pub enum ReleaseError {
 }
 
 impl ReleaseError {
+    pub(super) fn data(key: &'static str) -> impl Fn(DataError) -> Self + Copy {
+        move |error| Self::Data { key, error: error.into() }
+    }
+
     pub(super) fn setting(key: &'static str, why: impl ToString) -> Self {
         Self::Setting { key, why: why.to_string() }
     }

@@ -1,11 +1,16 @@
 //! The model's two forms: float, with the run's parameters in it, and integer, for one class of devices. One of them is shipped.
 
+use sapwood_data::Schema;
 use sapwood_models::{
     Dataset, Model, ValueInfo, compose, lora, parameters,
     quantize::{self, Calibrator, Quantized, Ranges, Target},
     write_back,
 };
-use sapwood_protocol::{DeviceClass, Digest, release::documents::Quantizer, spec::Spec};
+use sapwood_protocol::{
+    DeviceClass, Digest,
+    release::documents::{FeatureSchema, Quantizer},
+    spec::Spec,
+};
 
 use super::{BuildJob, ReleaseError, evaluate::floats, sources};
 use crate::objects::Objects;
@@ -29,6 +34,10 @@ pub(super) struct Exported {
     quantizer: Quantizer,
     /// What the graph in front and the model read together: all but what the one makes for the other.
     pub(super) inputs: Vec<ValueInfo>,
+    /// What the run's data had to be.
+    pub(super) schema: Option<Schema>,
+    /// The same, as it is shipped.
+    pub(super) features: Option<FeatureSchema>,
     /// The public data that calibrated it.
     pub(super) calibration: Dataset,
 }
@@ -39,7 +48,8 @@ impl Exported {
         let params = floats(&job.objects.read(job.params)?)?;
         let (layout, _) = parameters(&model, &job.spec.model.freeze)?;
         let fp32 = lora::merge(&write_back(&model, &layout, &params)?)?;
-        let calibration = calibration_data(job.spec, job.objects)?;
+        let schema = sources::schema(job.schema, job.objects)?;
+        let calibration = calibration_data(job.spec, schema.as_ref(), job.objects)?;
         let x = sources::prepared(preprocess.as_ref(), &calibration.x)?;
         let target = target(class)?;
         let ranges = quantize::ranges(&fp32, &x, Calibrator::MinMax)?;
@@ -55,13 +65,12 @@ impl Exported {
             quantized_nodes: int8.quantized_nodes,
             float_nodes: int8.float_nodes,
         };
-        let inputs = match &preprocess {
-            None => fp32.inputs(),
-            // As nodes join them.
-            Some(graph) => compose(graph, &fp32)?.inputs(),
-        };
+        let inputs = read(&fp32, preprocess.as_ref())?;
+        sources::fits(schema.as_ref(), &inputs)?;
         Ok(Self {
             inputs,
+            features: sources::document(job.schema, schema.as_ref()),
+            schema,
             preprocess: preprocess.map(|graph| {
                 let bytes = graph.encode();
                 (graph, bytes)
@@ -114,6 +123,14 @@ impl Exported {
     }
 }
 
+/// What both read together, as nodes join them.
+pub(super) fn read(model: &Model, preprocess: Option<&Model>) -> Result<Vec<ValueInfo>, ReleaseError> {
+    Ok(match preprocess {
+        None => model.inputs(),
+        Some(graph) => compose(graph, model)?.inputs(),
+    })
+}
+
 /// The run's model, and the graph in front of it.
 pub(super) fn graphs(objects: &Objects, model: Digest, preprocess: Option<Digest>) -> Result<(Model, Option<Model>), ReleaseError> {
     let read = |digest| Ok::<_, ReleaseError>(Model::decode(&objects.read(digest)?)?);
@@ -121,17 +138,17 @@ pub(super) fn graphs(objects: &Objects, model: Digest, preprocess: Option<Digest
 }
 
 /// What releases are judged on.
-pub(super) fn evaluation_data(spec: &Spec, objects: &Objects) -> Result<Dataset, ReleaseError> {
+pub(super) fn evaluation_data(spec: &Spec, schema: Option<&Schema>, objects: &Objects) -> Result<Dataset, ReleaseError> {
     const KEY: &str = "evaluate.data";
     let missing = || ReleaseError::setting(KEY, "missing; name the data that releases are judged on");
-    sources::declared(KEY, spec.evaluate.data.as_deref().ok_or_else(missing)?, objects)
+    sources::declared(KEY, spec.evaluate.data.as_deref().ok_or_else(missing)?, schema, objects)
 }
 
 /// What calibrates the quantizer.
-pub(super) fn calibration_data(spec: &Spec, objects: &Objects) -> Result<Dataset, ReleaseError> {
+pub(super) fn calibration_data(spec: &Spec, schema: Option<&Schema>, objects: &Objects) -> Result<Dataset, ReleaseError> {
     const KEY: &str = "release.calibration";
     let missing = || ReleaseError::setting(KEY, "missing; name public data that calibrates the quantizer");
-    sources::declared(KEY, spec.release.calibration.as_deref().ok_or_else(missing)?, objects)
+    sources::declared(KEY, spec.release.calibration.as_deref().ok_or_else(missing)?, schema, objects)
 }
 
 /// The quantizer's target for a class of devices.

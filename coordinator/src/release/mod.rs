@@ -19,6 +19,7 @@ mod export;
 mod measure;
 mod pack;
 mod score;
+mod skew;
 mod sources;
 mod work;
 

@@ -9,7 +9,7 @@ use sapwood_protocol::{
         documents::{self, Config, Field, Postprocess, Schema},
         golden::{self, Array},
     },
-    spec::{Loss, Spec},
+    spec::Spec,
 };
 
 use super::{ReleaseError, candidate::BUILDER, export::Exported, score::Pipeline};
@@ -37,6 +37,11 @@ impl Golden {
         Ok(Self { inputs, outputs, tolerance: GOLDEN_TOLERANCE * largest.max(1e-3) })
     }
 
+    /// Outputs for one example.
+    fn width(&self) -> usize {
+        self.outputs.shape().last().copied().unwrap_or(1)
+    }
+
     pub(super) fn examples(&self) -> usize {
         self.outputs.shape().first().copied().unwrap_or(0)
     }
@@ -62,10 +67,11 @@ pub(super) fn parts(
         schema: "sapwood/schema/v1".into(),
         inputs: exported.inputs.iter().map(field).collect(),
         outputs: exported.model().outputs().iter().map(field).collect(),
+        features: exported.features.clone(),
     };
     let config = Config {
         schema: "sapwood/config/v1".into(),
-        postprocess: postprocess(spec.model.loss, &golden.outputs),
+        postprocess: Postprocess::of(&spec.release.postprocess, spec.model.loss, golden.width())?,
         thresholds: BTreeMap::new(),
         golden_tolerance: golden.tolerance,
     };
@@ -113,11 +119,4 @@ fn field(info: &ValueInfo) -> Field {
         Dim::Symbol(_) => -1,
     };
     Field { name: info.name.clone(), datatype: datatype.into(), shape: info.shape.iter().map(axis).collect() }
-}
-
-fn postprocess(loss: Loss, outputs: &Array) -> Postprocess {
-    match loss.is_of_classes() {
-        true => Postprocess::Argmax { classes: outputs.shape().last().copied().unwrap_or(1) },
-        false => Postprocess::None {},
-    }
 }

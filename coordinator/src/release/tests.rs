@@ -114,6 +114,7 @@ struct Bench {
     objects: Objects,
     model: Digest,
     preprocess: Digest,
+    schema: Option<Digest>,
     params: Digest,
 }
 
@@ -125,7 +126,7 @@ impl Bench {
         let model = objects.put(&trained.model).unwrap();
         let preprocess = objects.put(&trained.preprocess).unwrap();
         let params = put_params(&objects, &trained.params);
-        Self { _folder: folder, objects, model, preprocess, params }
+        Self { _folder: folder, objects, model, preprocess, schema: None, params }
     }
 
     fn build(&self, candidates: &Candidates, spec: &Spec) -> Result<Built, WorkError> {
@@ -137,6 +138,7 @@ impl Bench {
             objects: &self.objects,
             model: self.model,
             preprocess: Some(self.preprocess),
+            schema: self.schema,
             params: self.params,
             rounds: 1,
             nodes: &nodes,
@@ -146,7 +148,7 @@ impl Bench {
 
     fn evaluate(&self, candidates: &Candidates, spec: &Spec) -> Result<sapwood_protocol::run::EvaluationRecord, WorkError> {
         let (objects, model, preprocess, params) = (&self.objects, self.model, Some(self.preprocess), self.params);
-        candidates.evaluate(&EvaluateJob { spec, objects, model, preprocess, params })
+        candidates.evaluate(&EvaluateJob { spec, objects, model, preprocess, schema: self.schema, params })
     }
 
     /// How many objects there are.
@@ -221,7 +223,15 @@ fn a_round_is_scored_and_bad_parameters_are_not() {
 fn a_good_model_becomes_a_signed_release() {
     let (bench, spec, key) = (Bench::new(), Spec::parse(SPEC).unwrap(), key());
     let candidates = candidates(&key, real_probe());
-    candidates.check(&CheckJob { spec: &spec, objects: &bench.objects, model: bench.model, preprocess: Some(bench.preprocess) }).unwrap();
+    candidates
+        .check(&CheckJob {
+            spec: &spec,
+            objects: &bench.objects,
+            model: bench.model,
+            preprocess: Some(bench.preprocess),
+            schema: bench.schema,
+        })
+        .unwrap();
     let before = bench.stored();
     let Built::Released(release) = bench.build(&candidates, &spec).unwrap() else { panic!("refused") };
     assert_eq!(bench.stored(), before + 2, "the bundle and the manifest");
@@ -405,7 +415,8 @@ fn what_cannot_be_built_is_refused_before_the_first_round() {
     let check = |change: &dyn Fn(&mut Spec)| {
         let mut spec = Spec::parse(SPEC).unwrap();
         change(&mut spec);
-        let job = CheckJob { spec: &spec, objects: &bench.objects, model: bench.model, preprocess: Some(bench.preprocess) };
+        let job =
+            CheckJob { spec: &spec, objects: &bench.objects, model: bench.model, preprocess: Some(bench.preprocess), schema: bench.schema };
         candidates.check(&job).unwrap_err().to_string()
     };
     assert!(check(&|spec| spec.release.calibration = None).contains("release.calibration"));
@@ -415,8 +426,99 @@ fn what_cannot_be_built_is_refused_before_the_first_round() {
     assert!(check(&|spec| spec.evaluate.data = Some(Digest::of(b"nowhere").to_string())).contains("no object"));
     assert!(check(&|spec| spec.evaluate.data = Some("digits:99".into())).contains("99"));
 
-    let job = CheckJob { spec: &Spec::parse(SPEC).unwrap(), objects: &bench.objects, model: bench.model, preprocess: None };
+    let job =
+        CheckJob { spec: &Spec::parse(SPEC).unwrap(), objects: &bench.objects, model: bench.model, preprocess: None, schema: bench.schema };
     assert!(candidates.check(&job).is_err(), "images do not fit a network that reads rows");
+}
+
+const SCHEMA: &str = "version = 4\n[input]\nshape = [1, 8, 8]\nrange = [0, 16]\nunit = \"grey level\"\n[targets]\nclasses = 10\n";
+
+/// R43: the schema travels in the bundle, and manifest and bundle name its version and digest.
+#[test]
+fn the_feature_schema_is_versioned_with_the_model() {
+    let mut bench = Bench::new();
+    let candidates = candidates(&key(), instant_probe());
+    let mut spec = Spec::parse(SPEC).unwrap();
+    spec.release.gates = Gates::default();
+    let mut build = |schema: Option<&str>| {
+        bench.schema = schema.map(|text| bench.objects.put(text.as_bytes()).unwrap());
+        let Built::Released(release) = bench.build(&candidates, &spec).unwrap() else { panic!("refused") };
+        let packed = bench.objects.read(release.reference.bundle).unwrap();
+        let parts = bundle::read(packed.as_slice(), &Limits::default()).unwrap();
+        let document: Schema = documents::from_bytes(documents::SCHEMA, parts.get(documents::SCHEMA).unwrap()).unwrap();
+        (release.manifest, document)
+    };
+    let (without, document) = build(None);
+    assert_eq!((without.feature_schema, document.features), (None, None));
+    let (first, document) = build(Some(SCHEMA));
+    let features = document.features.unwrap();
+    assert_eq!(first.feature_schema, Some(features.id));
+    assert_eq!((features.id.version, features.id.digest), (4, Digest::of(SCHEMA.as_bytes())));
+    assert_eq!(sapwood_data::Schema::parse(&features.schema.to_string()).unwrap(), sapwood_data::Schema::parse(SCHEMA).unwrap());
+    // A schema that changes alone makes another release of the same model.
+    let (second, _) = build(Some(&SCHEMA.replace("version = 4", "version = 5").replace("16]", "17]")));
+    assert_eq!(second.feature_schema.unwrap().version, 5);
+    assert_ne!(first.checksum, second.checksum);
+    let component = |manifest: &Manifest, name: &str| manifest.components[name];
+    assert_eq!(component(&first, bundle::MODEL), component(&second, bundle::MODEL));
+    assert_ne!(component(&first, documents::SCHEMA), component(&second, documents::SCHEMA));
+}
+
+/// R45: another threshold is another release of the same model.
+#[test]
+fn thresholds_change_with_the_model_as_it_was() {
+    let bench = Bench::new();
+    let candidates = candidates(&key(), instant_probe());
+    let build = |keys: &str| {
+        let spec = Spec::parse(&SPEC.replace("[release.gates]", &format!("[release.postprocess]\n{keys}\n[release.gates]"))).unwrap();
+        let Built::Released(release) = bench.build(&candidates, &spec).unwrap() else { panic!("refused") };
+        let packed = bench.objects.read(release.reference.bundle).unwrap();
+        let parts = bundle::read(packed.as_slice(), &Limits::default()).unwrap();
+        (release.manifest, documents::from_bytes::<Config>(documents::CONFIG, parts.get(documents::CONFIG).unwrap()).unwrap())
+    };
+    let (first, config) = build("threshold = 0.6\nbelow = \"unknown\"");
+    assert_eq!(config.postprocess, Postprocess::Softmax { labels: vec![], threshold: 0.6, below: Some("unknown".into()) });
+    let (second, config) = build("threshold = 0.9\nbelow = \"unknown\"");
+    assert!(matches!(config.postprocess, Postprocess::Softmax { threshold: 0.9, .. }));
+    let others: Vec<&str> =
+        first.components.iter().filter(|(name, part)| second.components[*name] != **part).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(others, [documents::CONFIG]);
+    assert_ne!(first.checksum, second.checksum);
+    let spec = Spec::parse(&SPEC.replace("[release.gates]", "[release.postprocess]\nlabels = [\"a\", \"b\"]\n[release.gates]")).unwrap();
+    let refused = bench.build(&candidates, &spec).unwrap_err().to_string();
+    assert!(refused.contains("release.postprocess.labels: 2 of them, and the model has 10 classes"), "{refused}");
+}
+
+/// R83: what the model would not read, or the run's own data breaks, is told before the first round.
+#[test]
+fn a_schema_that_model_or_data_do_not_meet_is_refused_by_name() {
+    let mut bench = Bench::new();
+    let candidates = candidates(&key(), instant_probe());
+    let spec = Spec::parse(SPEC).unwrap();
+    let mut check = |schema: &str| {
+        bench.schema = Some(bench.objects.put(schema.as_bytes()).unwrap());
+        candidates.check(&CheckJob {
+            spec: &spec,
+            objects: &bench.objects,
+            model: bench.model,
+            preprocess: Some(bench.preprocess),
+            schema: bench.schema,
+        })
+    };
+    check(SCHEMA).unwrap();
+    for (from, to, reason) in [
+        (
+            "[1, 8, 8]",
+            "[64]",
+            "data.schema: the schema is not usable: input `input`: the schema's examples have shape [64], the model reads [1, 8, 8]",
+        ),
+        ("16]", "15]", "evaluate.data: digits:12-14: row 0, column 4: 16 is outside 0..=15 grey level, the range in the schema"),
+        ("classes = 10", "classes = 9", "label 9 is not one of the 9 classes"),
+        ("range", "rang", "unknown field `rang`"),
+    ] {
+        let refused = check(&SCHEMA.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(refused.contains(reason), "{to}: {refused}");
+    }
 }
 
 /// An uploaded data set is named by its digest.

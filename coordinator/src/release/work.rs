@@ -35,6 +35,8 @@ pub struct CheckJob<'a> {
     pub model: Digest,
     /// The graph in front of it.
     pub preprocess: Option<Digest>,
+    /// What each node's data must be.
+    pub schema: Option<Digest>,
 }
 
 /// Parameters to score. [`EvaluateJob::spec`] must name evaluation data.
@@ -48,6 +50,8 @@ pub struct EvaluateJob<'a> {
     pub model: Digest,
     /// The graph in front of it.
     pub preprocess: Option<Digest>,
+    /// What the data must be.
+    pub schema: Option<Digest>,
     /// The parameters: D little-endian `f32`.
     pub params: Digest,
 }
@@ -65,6 +69,8 @@ pub struct BuildJob<'a> {
     pub model: Digest,
     /// The graph in front of it.
     pub preprocess: Option<Digest>,
+    /// What each node's data had to be.
+    pub schema: Option<Digest>,
     /// The final parameters: D little-endian `f32`.
     pub params: Digest,
     /// How many rounds were committed.

@@ -2,13 +2,16 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
+use sapwood_data::Schema;
 use sapwood_models::{Model, Tensor, compose};
 use sapwood_protocol::{
     Digest,
     release::{
         ReleaseRef, RuntimeVersion,
         bundle::{Limits, Parts},
-        documents::{self, CONFIG, Config as ServingConfig, MODEL, PREPROCESS, RUNTIME, Runtime as RuntimeDocument},
+        documents::{
+            self, CONFIG, Config as ServingConfig, MODEL, PREPROCESS, RUNTIME, Runtime as RuntimeDocument, SCHEMA, Schema as SchemaDocument,
+        },
         golden::Array,
         verify::{verify_manifest, verify_release},
     },
@@ -153,6 +156,13 @@ pub(super) fn load(runtime: &Runtime, parts: &Parts, name: &str, version: &str, 
     let golden = Golden { inputs, outputs, tolerance: serving.golden_tolerance };
     let model = ServeModel { name: name.to_owned(), version: version.to_owned(), digest, onnx, threads: settings.threads, sessions };
     let mut served = Served::load(runtime, model).map_err(|e| e.to_string())?;
+    let described: Option<SchemaDocument> =
+        parts.get(SCHEMA).map(|bytes| documents::from_bytes(SCHEMA, bytes)).transpose().map_err(|fault| fault.to_string())?;
+    if let Some(features) = described.and_then(|document| document.features) {
+        let schema = Schema::from_json(&features.schema.to_string()).map_err(|e| format!("{SCHEMA}: {e}"))?;
+        served.guard(&schema, features.id).map_err(|e| format!("{SCHEMA}: {e}"))?;
+    }
+    served.postprocess(serving.postprocess).map_err(|fault| format!("{CONFIG}: {fault}"))?;
     golden.warm(&mut served)?;
     golden.check(&served)?;
     Ok(Loaded { served, golden })
@@ -170,6 +180,7 @@ impl Golden {
     pub(super) fn check(&self, served: &Served) -> Result<(), Why> {
         let question = self.question(served, None)?;
         let inputs: Vec<Input<'_>> = question.iter().map(|(name, tensor)| Input::new(name, tensor)).collect();
+        served.check(&inputs).map_err(|e| format!("the golden inputs: {e}"))?;
         let answer = served.run(&inputs, |outputs| match outputs.first() {
             Some(output) => match output.data {
                 View::F32(values) => Array::new(output.shape.clone(), values.to_vec()).map_err(|fault| fault.to_string()),

@@ -78,8 +78,12 @@ impl Shop {
         let model = zoo::mlp(4, &[3], 2, seed).encode();
         let outputs = self.answers(&model).into_iter().map(|y| y + off).collect();
         let field = |name: &str, length| Field { name: name.into(), datatype: "FP32".into(), shape: vec![-1, length] };
-        let schema =
-            documents::Schema { schema: "sapwood/schema/v1".into(), inputs: vec![field("input", 4)], outputs: vec![field("output", 2)] };
+        let schema = documents::Schema {
+            schema: "sapwood/schema/v1".into(),
+            inputs: vec![field("input", 4)],
+            outputs: vec![field("output", 2)],
+            features: None,
+        };
         let config = documents::Config {
             schema: "sapwood/config/v1".into(),
             postprocess: Postprocess::Argmax { classes: 2 },
@@ -157,6 +161,7 @@ fn manifest(name: &str, parts: &BundleParts, checksum: Digest) -> Manifest {
         checksum,
         target_devices: vec![sapwood_runtime::host_class().parse().unwrap()],
         components: parts.components(),
+        feature_schema: None,
         use_case: "being killed".into(),
         golden: Some(GoldenTerms { examples: 1, tolerance: 1e-4 }),
         rollout: RolloutPolicy {

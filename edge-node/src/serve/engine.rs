@@ -6,8 +6,15 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use sapwood_protocol::Digest;
+use sapwood_data::{DataError, Schema};
+use sapwood_models::Dim;
+use sapwood_protocol::{
+    Digest, Fault,
+    release::{Postprocess, documents::SchemaId},
+};
 use sapwood_runtime::{Input, IoInfo, Output, Runtime, RuntimeError, Session, SessionOptions};
+
+use super::{ServeError, guard::Guard};
 
 /// A model that answers faster than this runs on the thread that read the request; a slower one must not hold up others.
 const QUICK: Duration = Duration::from_millis(2);
@@ -43,6 +50,10 @@ pub struct Served {
     /// A session came back.
     returned: Condvar,
     quick: bool,
+    /// What may be asked.
+    guard: Option<Guard>,
+    /// What becomes of the outputs.
+    postprocess: Postprocess,
 }
 
 /// Holds the model that answers now, and exchanges it without a gap.
@@ -86,7 +97,49 @@ impl Served {
             idle: Mutex::new(sessions),
             returned: Condvar::new(),
             quick: false,
+            guard: None,
+            postprocess: Postprocess::None {},
         })
+    }
+
+    /// From here on, requests whose values break the schema are refused.
+    ///
+    /// # Errors
+    /// If not all that passes the schema feeds the model.
+    pub fn guard(&mut self, schema: &Schema, id: SchemaId) -> Result<(), DataError> {
+        self.guard = Some(Guard::new(schema, id, &self.inputs)?);
+        Ok(())
+    }
+
+    /// Which schema requests are held to.
+    pub fn schema(&self) -> Option<SchemaId> {
+        self.guard.as_ref().map(|guard| guard.id)
+    }
+
+    /// Whether the values may be asked about.
+    ///
+    /// # Errors
+    /// [`ServeError::Request`] with input, row, feature, value and rule.
+    pub fn check(&self, inputs: &[Input<'_>]) -> Result<(), ServeError> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard.check(inputs))
+    }
+
+    /// From here on, requests may ask for labels, scores and whether they are accepted.
+    ///
+    /// # Errors
+    /// If the thresholds or labels do not fit the model's first output.
+    pub fn postprocess(&mut self, postprocess: Postprocess) -> Result<(), Fault> {
+        postprocess.check("postprocess")?;
+        if let Some(Dim::Fixed(outputs)) = self.outputs.first().and_then(|output| output.shape.last()) {
+            postprocess.fits("postprocess", *outputs)?;
+        }
+        self.postprocess = postprocess;
+        Ok(())
+    }
+
+    /// What becomes of the outputs.
+    pub fn answers(&self) -> &Postprocess {
+        &self.postprocess
     }
 
     /// Runs the model once on the caller's thread and notes whether it is quick.

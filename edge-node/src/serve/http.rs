@@ -79,7 +79,7 @@ async fn metadata(State(engine): State<Arc<Engine>>, Path(which): Path<Which>) -
         "platform": "onnxruntime_onnx",
         "inputs": served.inputs().iter().map(tensor).collect::<Vec<_>>(),
         "outputs": served.outputs().iter().map(tensor).collect::<Vec<_>>(),
-        "parameters": {"digest": served.digest},
+        "parameters": {"digest": served.digest, "postprocess": served.answers(), "schema": served.schema()},
     })))
 }
 
@@ -117,7 +117,22 @@ async fn infer(
 fn answer(served: &Served, body: &Bytes, length: Option<usize>) -> Result<Encoded, ServeError> {
     let request = &Request::parse(body, length)?;
     let inputs: Vec<Input<'_>> = request.tensors.iter().map(|t| Input { name: &t.name, shape: &t.shape, data: t.view() }).collect();
-    served.run(&inputs, |outputs| encode(&served.name, &served.version, request, outputs))?
+    if let Some(asked) = &request.schema {
+        check_schema(asked, served)?;
+    }
+    served.check(&inputs)?;
+    served.run(&inputs, |outputs| encode(served, request, outputs))?
+}
+
+/// R43: a client that made its tensors for another schema is told so, however well they fit.
+fn check_schema(asked: &str, served: &Served) -> Result<(), ServeError> {
+    match served.schema() {
+        Some(id) if id.digest.to_string() == asked => Ok(()),
+        Some(id) => {
+            Err(ServeError::Request(format!("the request is of schema {asked}, this model reads version {}, {}", id.version, id.digest)))
+        }
+        None => Err(ServeError::Request(format!("the request is of schema {asked}, this model was released without one"))),
+    }
 }
 
 impl IntoResponse for Encoded {

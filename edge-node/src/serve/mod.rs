@@ -7,6 +7,7 @@
 
 mod engine;
 mod error;
+mod guard;
 mod http;
 mod request;
 mod response;

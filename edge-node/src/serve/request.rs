@@ -45,6 +45,8 @@ struct OutputHeader {
 pub(super) struct Request {
     /// Echoed.
     pub(super) id: Option<String>,
+    /// The digest of the schema by which the client made its tensors, if it says.
+    pub(super) schema: Option<String>,
     pub(super) tensors: Vec<Tensor>,
     /// Which outputs, and whether each is wanted as bytes; empty: all of them.
     pub(super) outputs: Vec<(String, bool)>,
@@ -104,7 +106,12 @@ impl Request {
             let wanted = if o.parameters.contains_key("binary_data") { flag(&o.parameters, "binary_data") } else { binary };
             (o.name.clone(), wanted)
         });
-        Ok(Self { id: header.id, tensors, outputs: outputs.collect(), binary })
+        let schema = match header.parameters.get("schema") {
+            None => None,
+            Some(Value::String(digest)) => Some(digest.clone()),
+            Some(_) => return Err(bad("the parameter `schema` is a digest, such as \"sha256:…\"".to_owned())),
+        };
+        Ok(Self { id: header.id, schema, tensors, outputs: outputs.collect(), binary })
     }
 }
 

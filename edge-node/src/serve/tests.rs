@@ -6,8 +6,12 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
+use sapwood_data::Schema;
 use sapwood_models::{compose, zoo};
-use sapwood_protocol::Digest;
+use sapwood_protocol::{
+    Digest,
+    release::{Postprocess, documents::SchemaId},
+};
 use sapwood_runtime::{Input, InstallOptions, Runtime, View};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -141,6 +145,92 @@ async fn bad_requests_are_refused_by_name() {
     assert!(status == StatusCode::NOT_FOUND && answer["error"].is_string());
     let zipped = Request::post("/v2/models/m/infer").header("content-encoding", "gzip").body(Body::empty()).unwrap();
     assert_eq!(call(&engine, zipped).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+/// R43: what the schema forbids is refused by feature and rule, in JSON and in bytes, whichever input it is.
+#[tokio::test]
+async fn requests_that_break_the_schema_are_refused_by_name() {
+    let schema = |text: &str| Schema::parse(&format!("{text}\n[targets]\nclasses = 2")).unwrap();
+    let mut model = served("1", 7);
+    let id = SchemaId { version: 3, digest: Digest::of(b"schema") };
+    let refused = model.guard(&schema("[input]\nshape = [5]"), id).unwrap_err().to_string();
+    assert!(refused.contains("shape [5], the model reads [4]"), "{refused}");
+    let columns =
+        r#"{ name = "a" }, { name = "b", range = [0, 2] }, { name = "c", type = "integer" }, { name = "d", null = { fill = 1 } }"#;
+    model.guard(&schema(&format!("[input]\ncolumns = [{columns}]")), id).unwrap();
+    let engine = Arc::new(Engine::new());
+    engine.exchange(Some(model));
+    let tensor = |rows: &[[f32; 4]]| json!({"inputs": [{"name": "input", "datatype": "FP32", "shape": [rows.len(), 4], "data": rows}]});
+    assert_eq!(post(&engine, tensor(&[X, [9.0, 0.5, -3.0, 0.1]])).await.0, StatusCode::OK);
+    for (row, said) in [
+        ([1.0, 3.0, 1.0, 1.0], "row 1, input `input`, column `b`: 3 is outside 0..=2, the range in the schema"),
+        ([1.0, 1.0, 1.5, 1.0], "row 1, input `input`, column `c`: 1.5 is no whole number, and the type in the schema is integer"),
+    ] {
+        let (status, answer) = post(&engine, tensor(&[X, row])).await;
+        assert_eq!((status, answer["error"].as_str()), (StatusCode::BAD_REQUEST, Some(said)));
+    }
+    // A client may say for which schema it made its numbers.
+    let said = |digest: Digest| {
+        let mut body = tensor(&[X]);
+        body["parameters"] = json!({"schema": digest});
+        body
+    };
+    assert_eq!(post(&engine, said(id.digest)).await.0, StatusCode::OK);
+    let (status, answer) = post(&engine, said(Digest::of(b"other"))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(answer["error"].as_str().unwrap().ends_with(&format!("this model reads version 3, {}", id.digest)), "{answer}");
+    assert_eq!(post(&super::tests::engine(), said(id.digest)).await.0, StatusCode::BAD_REQUEST);
+    // Bytes may hold what JSON cannot.
+    assert_eq!(binary(&engine, &[]).await.0, StatusCode::OK);
+    let (status, body) = binary_of(&engine, [1.0, 1.0, 1.0, f32::NAN]).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body.contains("column `d`: NaN is null; the schema has 1 in its place"), "{body}");
+}
+
+async fn binary_of(engine: &Arc<Engine>, x: [f32; 4]) -> (StatusCode, String) {
+    let header =
+        json!({"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": 16}}]}).to_string();
+    let raw: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let request = Request::post("/v2/models/m/infer").header("inference-header-content-length", header.len());
+    let (status, _, body) = call(engine, request.body(Body::from([header.as_bytes(), &raw].concat())).unwrap()).await;
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+/// R45: the same outputs, and another threshold.
+#[tokio::test]
+async fn answers_are_asked_for_by_name_and_follow_the_configuration() {
+    let engine = |threshold: f64| {
+        let mut model = served("1", 7);
+        let labels = ["cat", "dog"].map(String::from).to_vec();
+        model.postprocess(Postprocess::Softmax { labels, threshold, below: Some("unknown".into()) }).unwrap();
+        let engine = Arc::new(Engine::new());
+        engine.exchange(Some(model));
+        engine
+    };
+    let asked = |names: &[&str]| {
+        let outputs: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+        json!({"inputs": [{"name": "input", "datatype": "FP32", "shape": [2, 4], "data": [X, [0.0, 0.0, 0.0, 0.0]]}], "outputs": outputs})
+    };
+    let (status, answer) = post(&engine(0.0), asked(&["label", "logits", "score", "accepted"])).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let output = |answer: &Value, at: usize| answer["outputs"][at]["data"].clone();
+    let logits: Vec<f64> = output(&answer, 1).as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    let labels: Vec<&str> = logits.chunks(2).map(|row| if row[1] > row[0] { "dog" } else { "cat" }).collect();
+    assert_eq!((output(&answer, 0), output(&answer, 3)), (json!(labels), json!([true, true])));
+    let score = 1.0 / (1.0 + (-(logits[0] - logits[1]).abs()).exp());
+    assert!((output(&answer, 2)[0].as_f64().unwrap() - score).abs() < 1e-6, "{answer}");
+    assert_eq!(answer["outputs"][0]["datatype"], "BYTES");
+
+    let (_, strict) = post(&engine(1.0), asked(&["label", "logits", "accepted"])).await;
+    assert_eq!((output(&strict, 0), output(&strict, 2)), (json!(["unknown", "unknown"]), json!([false, false])));
+    assert_eq!(output(&strict, 1), output(&answer, 1));
+    // Nobody gets what was not asked for, and without a configuration there is nothing to ask for.
+    let (_, plain) = post(&engine(0.5), asked(&[])).await;
+    assert_eq!(plain["outputs"].as_array().unwrap().len(), 1);
+    let (status, none) = post(&super::tests::engine(), asked(&["label"])).await;
+    assert_eq!((status, none["error"].as_str()), (StatusCode::BAD_REQUEST, Some("the model has no output \"label\"")));
+    let wrong = Postprocess::Softmax { labels: vec!["one".into()], threshold: 0.5, below: None };
+    assert!(served("1", 7).postprocess(wrong).unwrap_err().to_string().contains("1 of them, and the model has 2 classes"));
 }
 
 /// A model is exchanged while requests run: none fails, and each answer comes from one model or the other.

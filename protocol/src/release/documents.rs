@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use super::bundle::{MODEL, PREPROCESS};
+pub use super::{
+    bundle::{MODEL, PREPROCESS},
+    postprocess::Postprocess,
+};
 use super::{fault::ReleaseFault, reference::RuntimeVersion};
-use crate::fault::Fault;
+use crate::{digest::Digest, fault::Fault};
 
 /// Entry of [`Schema`].
 pub const SCHEMA: &str = "schema.json";
@@ -30,6 +33,29 @@ pub struct Schema {
     pub inputs: Vec<Field>,
     /// The outputs of `model.onnx`.
     pub outputs: Vec<Field>,
+    /// What the data that trained it had to be, and what is sent to it has to be, too; none if the run named no schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeatureSchema>,
+}
+
+/// The schema of the run's data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureSchema {
+    /// Which one; the manifest says the same.
+    pub id: SchemaId,
+    /// Names, types, ranges, units and nulls, in the schema's own form as JSON.
+    pub schema: serde_json::Value,
+}
+
+/// Names a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaId {
+    /// Its author's.
+    pub version: u32,
+    /// SHA-256 of the file that was submitted.
+    pub digest: Digest,
 }
 
 /// One tensor, in the words of the Open Inference Protocol.
@@ -56,19 +82,6 @@ pub struct Config {
     pub thresholds: BTreeMap<String, f64>,
     /// The manifest's `golden.tolerance`, for whoever has the bundle alone.
     pub golden_tolerance: f64,
-}
-
-/// What becomes of the raw outputs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Postprocess {
-    /// The index of the largest output is the class.
-    Argmax {
-        /// How many classes.
-        classes: usize,
-    },
-    /// The outputs are the answer.
-    None {},
 }
 
 /// What runs the model, and how it was made (R46–R48).

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::article::{ArticleManifest, ArticleRollout};
 use super::{
+    documents::SchemaId,
     fault::ReleaseFault,
     gates::{GateReport, Measured},
     reference::RuntimeVersion,
@@ -57,6 +58,9 @@ pub struct Manifest {
     pub target_devices: Vec<DeviceClass>,
     /// The bundle's entries by name (`model.onnx`, `golden/inputs.npy`, …), each with digest and length.
     pub components: BTreeMap<String, Component>,
+    /// The schema of the features that it was trained on; `schema.json` has it whole (R43).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_schema: Option<SchemaId>,
     /// What the model is for, in its author's words.
     pub use_case: String,
     /// The device's smoke test before it goes live; `None`: the bundle has no golden examples.

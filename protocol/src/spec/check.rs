@@ -185,6 +185,7 @@ impl Spec {
             return Err(setting("release.soak", "longer than 30 days"));
         }
         within("release.golden", release.golden, 1, 1000)?;
+        release.postprocess.check(self.model.loss)?;
         if release.use_case.trim().is_empty() {
             return Err(setting("release.use_case", "empty; say what the model is for"));
         }

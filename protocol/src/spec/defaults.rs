@@ -103,6 +103,7 @@ impl Default for ReleaseSpec {
             auto: true,
             use_case: "unspecified".into(),
             calibration: None,
+            postprocess: PostprocessSpec::default(),
             golden: 8,
             rings: ["lab", "canary", "region", "global"].map(String::from).into(),
             soak: Duration::from_secs(60),

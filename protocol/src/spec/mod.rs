@@ -289,6 +289,8 @@ pub struct ReleaseSpec {
     pub use_case: String,
     /// Declared public data that calibrates the quantizer.
     pub calibration: Option<String>,
+    /// What becomes of the outputs.
+    pub postprocess: PostprocessSpec,
     /// How many inputs of the calibration data go along as the device's smoke test.
     pub golden: u32,
     /// Rings in order, by the node label `ring`.
@@ -301,6 +303,23 @@ pub struct ReleaseSpec {
     pub health_timeout: Duration,
     /// Thresholds; what is left out is not checked.
     pub gates: Gates,
+}
+
+/// `[release.postprocess]`: goes into the bundle's `config.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostprocessSpec {
+    /// Left out, what the loss trains for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<PostprocessKind>,
+    /// Names of the classes, in order; of a sigmoid, of no and of yes.
+    pub labels: Vec<String>,
+    /// Least probability of an answer that is accepted, or of a yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// What is said in the place of a label that is not accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub below: Option<String>,
 }
 
 /// `[release.gates]`: any that fails stops the release.
@@ -379,6 +398,17 @@ words! {
         #[default] Examples = "examples",
         /// All the same.
         Uniform = "uniform",
+    }
+    /// What becomes of a model's outputs.
+    PostprocessKind {
+        /// They are the answer.
+        #[default] None = "none",
+        /// The largest one is the class.
+        Argmax = "argmax",
+        /// Probabilities of classes.
+        Softmax = "softmax",
+        /// The probability of a yes.
+        Sigmoid = "sigmoid",
     }
     /// How members of a cohort are drawn.
     Sampling {

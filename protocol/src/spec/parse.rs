@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Gates, Spec, Weights};
+use super::{Gates, PostprocessKind, PostprocessSpec, Spec, Weights};
 use crate::fault::{Fault, Misuse};
 
 impl Spec {
@@ -98,6 +98,8 @@ fn known() -> Table {
     spec.data.schema = text();
     spec.evaluate.data = text();
     spec.release.calibration = text();
+    spec.release.postprocess =
+        PostprocessSpec { kind: Some(PostprocessKind::None), labels: Vec::new(), threshold: Some(0.0), below: text() };
     spec.secure_aggregation.bits = Some(0);
     spec.privacy.clip_quantile = Some(0.0);
     spec.privacy.expected_units = Some(0.0);

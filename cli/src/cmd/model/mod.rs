@@ -23,7 +23,7 @@ use crate::output::{Answer, Failure};
 pub(crate) enum Verb {
     /// A new model from the zoo.
     #[command(
-        after_help = "Examples:\n  sapwood model new cnn --shape 1,8,8 --classes 10 --out cnn.onnx\n  sapwood model new mlp --shape 64 --hidden 32,32 --classes 10 --out mlp.onnx\n  sapwood model new lstm --shape 28,28 --hidden 64 --out lstm.onnx\n  sapwood model new transformer --shape 80 --vocabulary 90 --classes 90 --out text.onnx\n  sapwood model new scale --shape 1,8,8 --factor 0.0625 --out preprocess.onnx"
+        after_help = "Examples:\n  sapwood model new cnn --shape 1,8,8 --classes 10 --out cnn.onnx\n  sapwood model new mlp --shape 64 --hidden 32,32 --classes 10 --out mlp.onnx\n  sapwood model new lstm --shape 28,28 --hidden 64 --out lstm.onnx\n  sapwood model new transformer --shape 80 --vocabulary 90 --classes 90 --out text.onnx\n  sapwood model new scale --shape 1,8,8 --factor 0.0625 --out preprocess.onnx\n  sapwood model new normalize --shape 3,32,32 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 --out preprocess.onnx\n  sapwood model new one-hot --shape 5 --depth 12 --out preprocess.onnx\n  sapwood model new resize --shape 3,64,64 --to 32,32 --out preprocess.onnx"
     )]
     New(NewArgs),
     /// What a model is made of, what it costs, what can be trained, and what quantizes.
@@ -50,7 +50,9 @@ pub(crate) enum Verb {
     )]
     Quantize(QuantizeArgs),
     /// The answers of a model: inputs from an .npz, by name, and all outputs into another.
-    #[command(after_help = "Example:\n  sapwood model run trained.onnx --input x.npz --out y.npz --runtime ort")]
+    #[command(
+        after_help = "Examples:\n  sapwood model run trained.onnx --input x.npz --out y.npz --runtime ort\n  sapwood model run trained.onnx --input x.npz --out y.npz --config config.json"
+    )]
     Run {
         /// The .onnx file.
         file: PathBuf,
@@ -62,6 +64,9 @@ pub(crate) enum Verb {
         out: PathBuf,
         #[arg(long, value_enum, default_value_t = Engine::Burn)]
         runtime: Engine,
+        /// A bundle's config.json: label, score and whether it is accepted, for each example.
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
     /// Another form of the same model: with low-rank adapters, with group normalization, or with another last layer.
     #[command(
@@ -144,6 +149,21 @@ pub(crate) struct NewArgs {
     /// What a `scale` graph multiplies by.
     #[arg(long, default_value_t = 1.0)]
     factor: f32,
+    /// What a `normalize` graph subtracts: one number, or one for each channel or feature.
+    #[arg(long, value_delimiter = ',', default_value = "0", allow_hyphen_values = true)]
+    mean: Vec<f32>,
+    /// What a `normalize` graph then divides by.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    std: Vec<f32>,
+    /// Categories of a `one-hot` graph.
+    #[arg(long)]
+    depth: Option<usize>,
+    /// Height and width that a `resize` graph makes.
+    #[arg(long, value_delimiter = ',')]
+    to: Vec<usize>,
+    /// A `resize` graph takes the nearest pixel; left out, it is bilinear.
+    #[arg(long)]
+    nearest: bool,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[arg(long)]
@@ -164,6 +184,12 @@ enum Kind {
     Transformer,
     /// A preprocessing graph: x times a factor.
     Scale,
+    /// A preprocessing graph: x less a mean, divided by a standard deviation.
+    Normalize,
+    /// A preprocessing graph: category indices to one-hot codes.
+    OneHot,
+    /// A preprocessing graph: images of another height and width.
+    Resize,
 }
 
 /// How a learning rate falls.
@@ -364,7 +390,7 @@ pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failu
         Verb::Eval(args) => ("model eval", measure::eval(&args)),
         Verb::Quantize(args) => ("model quantize", quantize::quantize(&args)),
         Verb::Convert(args) => ("model convert", convert::convert(&args)),
-        Verb::Run { file, input, out, runtime } => ("model run", run::run(&file, &input, &out, runtime)),
+        Verb::Run { file, input, out, runtime, config } => ("model run", run::run(&file, &input, &out, runtime, config.as_deref())),
         Verb::Verify { file, data, tolerance } => ("model verify", measure::verify(&file, &data, tolerance)),
     }
 }

@@ -35,6 +35,18 @@ pub(super) fn new(args: &NewArgs) -> Result<Answer, Failure> {
             zoo::Transformer { length, vocabulary, width, heads, layers }.build(args.classes, args.seed).or_usage()?
         }
         Kind::Scale => zoo::scale(&args.shape, args.factor),
+        Kind::Normalize => zoo::normalize(&args.shape, &args.mean, &args.std).or_usage()?,
+        Kind::OneHot => match args.depth {
+            Some(depth) => zoo::one_hot(&args.shape, depth).or_usage()?,
+            None => return Err(Failure::usage("a one-hot graph has --depth, the number of categories")),
+        },
+        Kind::Resize => {
+            let &[height, width] = args.to.as_slice() else {
+                return Err(Failure::usage("a resize graph has --to height,width, such as 32,32"));
+            };
+            let interpolation = if args.nearest { zoo::Interpolation::Nearest } else { zoo::Interpolation::Linear };
+            zoo::resize(image()?, [height, width], interpolation).or_usage()?
+        }
     };
     let size = write_model(&args.out, &model)?;
     let digest = Digest::of(&model.encode());

@@ -51,6 +51,7 @@ impl Work for Means {
             version: version.parse().expect("a version"),
             checksum: kept,
             target_devices: vec![reference.class.clone()],
+            feature_schema: None,
             components: BTreeMap::from([(bundle::MODEL.into(), Component { digest: kept, bytes: 1 })]),
             use_case: "a toy".into(),
             golden: None,

@@ -18,6 +18,7 @@ pub(crate) fn sample(parts: &Parts, checksum: Digest) -> Manifest {
         checksum,
         target_devices: vec!["x86_64".parse().unwrap()],
         components: parts.components(),
+        feature_schema: Some(SchemaId { version: 3, digest: Digest::of(b"schema") }),
         use_case: "reads digits".into(),
         golden: Some(GoldenTerms { examples: 1, tolerance: 0.001 }),
         rollout: RolloutPolicy {
@@ -121,7 +122,7 @@ fn refusals_name_the_field() {
     let mut unknown = tree();
     unknown["provenance"]["rouds"] = json!(1);
     assert!(refusal(&unknown).contains("rouds"));
-    for key in tree().as_object().unwrap().keys().filter(|key| !matches!(key.as_str(), "schema" | "golden")) {
+    for key in tree().as_object().unwrap().keys().filter(|key| !matches!(key.as_str(), "schema" | "golden" | "feature_schema")) {
         let mut less = tree();
         less.as_object_mut().unwrap().remove(key);
         assert!(refusal(&less).contains(key.as_str()), "{key}");
