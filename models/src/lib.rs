@@ -4,7 +4,8 @@
 //!   and out of a graph.
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
 //! - [`compose()`] puts preprocessing in front of a model; [`lora`] adapters beside its matrices; [`zoo`] builds models;
-//!   [`quantize`] makes them INT8; [`inspect()`] and [`cost()`] describe them, [`diff`] compares two.
+//!   [`quantize`] makes them INT8; [`inspect()`] and [`cost()`] describe them, [`diff`] compares two,
+//!   [`torch`] gives weights under PyTorch's names.
 //! - [`interpreter`] runs graphs, on Burn's primitives and, where these are slow, on own kernels; [`train`] and [`Forward`] are its two uses; [`metrics`]
 //!   judges answers.
 //!
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod onnx;
 pub mod quantize;
 pub mod tensor;
+pub mod torch;
 pub mod train;
 pub mod zoo;
 

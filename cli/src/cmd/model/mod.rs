@@ -10,6 +10,7 @@ mod new;
 mod quantize;
 mod run;
 mod train;
+mod weights;
 
 use std::path::PathBuf;
 
@@ -68,6 +69,17 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  sapwood model convert text.onnx --lora 8 --targets '*.weight' --out adapted.onnx\n  sapwood model train adapted.onnx --data train.npz --freeze '*,!*.lora_b' --out trained.onnx\n  sapwood model convert trained.onnx --merge-lora --out merged.onnx\nA run that trains adapters has freeze = [\"*\", \"!*.lora_b\"]; its release is merged."
     )]
     Convert(ConvertArgs),
+    /// The weights under the names that they have in PyTorch, for `load_state_dict`.
+    #[command(
+        after_help = "Example:\n  sapwood model weights trained.onnx --out weights.npz\nand in Python, with the network that was exported:\n  model.load_state_dict({name: torch.from_numpy(array) for name, array in numpy.load(\"weights.npz\").items()})"
+    )]
+    Weights {
+        /// The .onnx file.
+        file: PathBuf,
+        /// Where the arrays go.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Whether Burn and ONNX Runtime give the same numbers.
     #[command(after_help = "Example:\n  sapwood model verify trained.onnx --data digits:11 --preprocess scale.onnx")]
     Verify {
@@ -349,6 +361,7 @@ pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failu
         Verb::Quantize(args) => ("model quantize", quantize::quantize(&args)),
         Verb::Convert(args) => ("model convert", convert::convert(&args)),
         Verb::Run { file, input, out, runtime } => ("model run", run::run(&file, &input, &out, runtime)),
+        Verb::Weights { file, out } => ("model weights", weights::weights(&file, &out)),
         Verb::Verify { file, data, tolerance } => ("model verify", measure::verify(&file, &data, tolerance)),
     }
 }
