@@ -189,8 +189,8 @@ enum Decay {
 /// Where examples come from.
 #[derive(Args)]
 pub(crate) struct DataArgs {
-    /// `digits`, `digits:1-10`, a .npz, a folder with x.npy and y.npy, or a .csv with --schema. A model of several inputs reads an
-    /// array of each input's name.
+    /// `digits`, `digits:1-10`, a .npz, a folder with x.npy and y.npy, a folder of images with a folder for each class (PNG, JPEG, BMP;
+    /// values 0 to 255), or a .csv with --schema. A model of several inputs reads an array of each input's name.
     #[arg(long)]
     data: String,
     /// Schema of the data, TOML or JSON.
