@@ -7,7 +7,9 @@ mod files;
 mod inspect;
 mod measure;
 mod new;
+mod plot;
 mod quantize;
+mod report;
 mod run;
 mod train;
 mod weights;
@@ -39,11 +41,13 @@ pub(crate) enum Verb {
     Diff(DiffArgs),
     /// Train on this machine.
     #[command(
-        after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx"
+        after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx\n  sapwood model train cnn.onnx --data photos/ --schema schema.toml --preprocess scale.onnx --report plots/ --out trained.onnx"
     )]
     Train(Box<TrainArgs>),
     /// Loss, accuracy and other figures of merit on a data set.
-    #[command(after_help = "Example:\n  sapwood model eval trained.onnx --data digits:12-14 --preprocess scale.onnx --runtime ort")]
+    #[command(
+        after_help = "Example:\n  sapwood model eval trained.onnx --data digits:12-14 --preprocess scale.onnx --runtime ort --report plots/"
+    )]
     Eval(EvalArgs),
     /// A smaller model: static INT8 in Q/DQ form, dynamic INT8, or weights in 16-bit floats.
     #[command(
@@ -246,6 +250,9 @@ pub(crate) struct TrainArgs {
     /// Where the model is written after every epoch.
     #[arg(long)]
     checkpoint: Option<PathBuf>,
+    /// Folder for history.csv and loss.svg.
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[arg(long)]
@@ -261,6 +268,9 @@ pub(crate) struct EvalArgs {
     runtime: Engine,
     #[command(flatten)]
     loss: LossArgs,
+    /// Folder for metrics.json and confusion.svg, or residuals.svg.
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
 }
 
 /// What is minimized, and measured.
