@@ -99,6 +99,99 @@ fn a_model_is_made_trained_scored_and_quantized() {
     assert!((score(&int8, "ort") - burn).abs() < 0.03, "INT8 keeps the accuracy");
 }
 
+/// What it costs, what differs, and what PyTorch calls it.
+#[test]
+fn a_model_is_inspected_compared_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let done = |args: &[&str]| {
+        let output = sapwood(&[&["--json"], args].concat());
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+        json(&output)["data"].clone()
+    };
+    let (mlp, other) = (path("mlp.onnx"), path("other.onnx"));
+    for (file, seed) in [(&mlp, "0"), (&other, "1")] {
+        done(&["model", "new", "mlp", "--shape", "64", "--hidden", "3", "--classes", "10", "--seed", seed, "--out", text(file)]);
+    }
+    let found = done(&["model", "inspect", text(&mlp)]);
+    // Two for each weight, one for each hidden unit.
+    assert_eq!((found["flops"].as_u64(), found["examples"].as_u64()), (Some(2 * (64 * 3 + 3 * 10) + 3), Some(1)));
+    assert_eq!((found["parameter_bytes"].as_u64(), found["peak_bytes"].as_u64()), (Some(4 * 235), Some(4 * (64 + 3))));
+    let [first, relu, last] = &found["nodes"].as_array().unwrap()[..] else { panic!("{found}") };
+    assert_eq!((&first["trained"], &relu["trained"], &last["outputs"][0]["shape"]), (&195.into(), &0.into(), &serde_json::json!([1, 10])));
+    assert!(String::from_utf8_lossy(&sapwood(&["model", "inspect", text(&mlp)]).stdout).contains("447 floating-point operations"));
+    assert_eq!(sapwood(&["model", "inspect", text(&mlp), "--axis", "steps=3"]).status.code(), Some(2));
+
+    let same = done(&["model", "diff", text(&mlp), text(&mlp), "--data", "digits:11", "--preprocess", text(&rows(&folder))]);
+    assert_eq!(
+        (&same["same"], &same["answers"]["largest_difference"], &same["answers"]["agreement"]),
+        (&true.into(), &0.0.into(), &1.0.into())
+    );
+    let differs = done(&["model", "diff", text(&mlp), text(&other)]);
+    assert_eq!(differs["same"], false);
+    assert!(differs["nodes"]["changed"].as_array().unwrap().is_empty() && differs["largest_difference"].as_f64().unwrap() > 0.01);
+
+    let export = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/torch/lstm-legacy.onnx");
+    let named = done(&["model", "weights", text(&export), "--out", text(&path("weights.npz"))]);
+    let names: Vec<&str> = named["tensors"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+    let layer = ["layer.bias_hh_l0", "layer.bias_ih_l0", "layer.weight_hh_l0", "layer.weight_ih_l0"];
+    assert_eq!(names, [&["head.bias", "head.weight"][..], &layer].concat());
+    assert!(named["unnamed"].as_array().unwrap().is_empty() && path("weights.npz").exists());
+}
+
+/// A preprocessing graph that makes rows of images, and their pixels small.
+fn rows(folder: &tempfile::TempDir) -> std::path::PathBuf {
+    let path = folder.path().join("rows.onnx");
+    std::fs::write(&path, sapwood_models::zoo::rows(&[1, 8, 8], 8.0, 0.125).encode()).unwrap();
+    path
+}
+
+/// From photographs in folders to a model, with what was learned as pictures.
+#[test]
+fn folders_of_images_are_learned_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (class, dark) in [("night", 0), ("day", 180)] {
+        std::fs::create_dir_all(path("photos").join(class)).unwrap();
+        for i in 0..12 {
+            let image = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([dark + ((x + y * 3 + i) % 60) as u8]));
+            image.save(path("photos").join(class).join(format!("{i}.png"))).unwrap();
+        }
+    }
+    let done = |args: &[&str]| {
+        let output = sapwood(&[&["--json"], args].concat());
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+        json(&output)["data"].clone()
+    };
+    let (photos, scale, model, trained, plots) =
+        (path("photos"), path("scale.onnx"), path("cnn.onnx"), path("trained.onnx"), path("plots"));
+    done(&["model", "new", "cnn", "--shape", "1,8,8", "--classes", "2", "--out", text(&model)]);
+    done(&["model", "new", "scale", "--shape", "1,8,8", "--factor", "0.00392", "--out", text(&scale)]);
+    let data = ["--data", text(&photos), "--preprocess", text(&scale)];
+    let fit = ["--validation", text(&photos), "--epochs", "4", "--batch", "8", "--report", text(&plots), "--out", text(&trained)];
+    let learned = done(&[&["model", "train", text(&model)], &data[..], &fit].concat());
+    assert_eq!(learned["classes"], serde_json::json!(["day", "night"]));
+    let measured = done(&[&["model", "eval", text(&trained)], &data[..], &["--report", text(&plots)]].concat());
+    assert_eq!((&measured["accuracy"], &measured["metrics"]["classes"][1]["class"]), (&1.0.into(), &"night".into()));
+    assert_eq!(measured["metrics"]["confusion"], serde_json::json!([[12, 0], [0, 12]]));
+    let read = |name: &str| std::fs::read_to_string(plots.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(serde_json::from_str::<Value>(&read("metrics.json")).unwrap(), measured);
+    let history = read("history.csv");
+    let lines: Vec<&str> = history.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (5, "epoch,loss,accuracy,validation_loss,validation_accuracy"));
+    let last = learned["epochs"][3]["validation"]["loss"].as_f64().unwrap();
+    assert_eq!(lines[4].split(',').nth(3).unwrap().parse::<f64>().unwrap(), last);
+    for name in ["loss.svg", "confusion.svg"] {
+        let svg = read(name);
+        assert_eq!(roxmltree::Document::parse(&svg).unwrap().root_element().tag_name().name(), "svg", "{name}");
+    }
+    assert!(read("confusion.svg").contains("night"));
+
+    std::fs::write(photos.join("day/0.png"), "no image").unwrap();
+    let broken = sapwood(&[&["--json", "model", "eval", text(&trained)], &data[..]].concat());
+    assert!(broken.status.code() == Some(2) && json(&broken)["error"]["message"].as_str().unwrap().contains("day/0.png"));
+}
+
 /// ONNX Runtime normalizes by the batch where a file says that it trains.
 #[test]
 fn runtimes_that_differ_on_a_training_export_say_why() {

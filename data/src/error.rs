@@ -32,7 +32,7 @@ pub enum DataError {
         reason: String,
     },
     /// An array that has to be there and is not.
-    #[error("{} has no array `{array}`; the data is two arrays, `x` and `y`", path.display())]
+    #[error("{} has no array `{array}`; the data is two arrays, `x` and `y`, or a folder of images for each class", path.display())]
     MissingArray {
         /// The file or folder.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! Reading a [`Source`]: `.npz`, a folder of `.npy`, `.csv`, or the vendored digits.
+//! Reading a [`Source`]: `.npz`, a folder of `.npy` or of images, `.csv`, or the vendored digits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use sapwood_models::{Dataset, Targets, Tensor, TensorData, features::MAIN};
 use zip::ZipArchive;
 
 use crate::{
-    Columns, DataError, Schema, Source, TargetKind, digits,
+    Columns, DataError, Schema, Source, TargetKind, digits, images,
     npy::{self, Array, Fault, Numbers},
     table,
 };
@@ -44,7 +44,7 @@ pub fn load(source: &Source, schema: Option<&Schema>) -> Result<Dataset, DataErr
     load_columns(source, schema, &[]).map(|(data, _)| data)
 }
 
-/// As [`load`], with the columns that are neither features nor targets: `block` of the digits, those that the schema of a table
+/// As [`load`], with the columns that are neither features nor targets: `block` of the digits, `class` of images, those that the schema of a table
 /// names as `group`, and those that are `asked` for by name. Of arrays that is one more array of whole numbers, one for each row.
 ///
 /// # Errors
@@ -82,9 +82,23 @@ pub fn load_with(source: &Source, schema: Option<&Schema>, asked: &[&str], limit
     Ok((data, columns))
 }
 
+/// The names of the classes, by their numbers, where the source has them: a folder of images.
+///
+/// # Errors
+/// As [`load`].
+pub fn class_names(source: &Source) -> Result<Option<Vec<String>>, DataError> {
+    match source {
+        Source::Path(path) if path.is_dir() => images::classes(path),
+        _ => Ok(None),
+    }
+}
+
 fn read_path(path: &Path, schema: Option<&Schema>, asked: &[&str], limits: Limits) -> Result<(Dataset, Columns), DataError> {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     if path.is_dir() {
+        if let Some(classes) = images::classes(path)? {
+            return images::read(path, classes, schema, limits);
+        }
         return arrays(path, &stored_in(path)?, schema, asked, &mut |name, limits| npy_file(path, name, limits), limits);
     }
     match extension.to_str() {
@@ -97,7 +111,7 @@ fn read_path(path: &Path, schema: Option<&Schema>, asked: &[&str], limits: Limit
         Some("parquet") => Err(unsupported(path, "Parquet is not read yet; save the columns as .csv or .npz")),
         Some("npy") => Err(unsupported(path, "one array is no data set; name the folder that holds x.npy and y.npy")),
         _ if !path.exists() => Err(DataError::io("open", path)(std::io::ErrorKind::NotFound.into())),
-        _ => Err(unsupported(path, "the data is a folder of x.npy and y.npy, an .npz, or a .csv with a schema")),
+        _ => Err(unsupported(path, "the data is a folder of x.npy and y.npy or of images by class, an .npz, or a .csv with a schema")),
     }
 }
 

@@ -13,8 +13,8 @@ use crate::{DataError, digits::BLOCK_COUNT};
 /// Where data is: a path, or the vendored digits.
 ///
 /// Written `digits`, `digits:11`, `digits:1-10`, `digits:1-4,7-14`, or as a path: a folder with
-/// `x.npy` and `y.npy`, an `.npz` with arrays `x` and `y`, or a `.csv` with a schema. A folder that
-/// is called `digits` is written `./digits`.
+/// `x.npy` and `y.npy`, a folder of images with a folder for each class, an `.npz` with arrays `x` and `y`, or a `.csv` with a schema.
+/// A folder that is called `digits` is written `./digits`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Source {

@@ -5,7 +5,7 @@
 //! - [`layout`] turns the trained tensors into one flat vector in graph order and back.
 //! - [`compose()`] puts preprocessing in front of a model; [`lora`] adapters beside its matrices, [`norm`] groups in the place of
 //!   batches, [`head`] another last layer behind it; [`zoo`] builds models; [`quantize`] makes them INT8.
-//! - [`inspect()`] and [`cost()`] describe a model, [`diff`] compares two.
+//! - [`inspect()`] and [`cost()`] describe a model, [`diff`] compares two, [`torch`] gives weights under PyTorch's names.
 //! - [`interpreter`] runs graphs, on Burn's primitives and, where these are slow, on own kernels; [`train`] and [`Forward`] are its two uses; [`metrics`]
 //!   judges answers.
 //!
@@ -31,6 +31,7 @@ pub mod norm;
 pub mod onnx;
 pub mod quantize;
 pub mod tensor;
+pub mod torch;
 pub mod train;
 pub mod zoo;
 

@@ -49,6 +49,11 @@ impl ConfusionMatrix {
         Self { classes, counts: vec![0; classes * classes] }
     }
 
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
     /// Counts one example; a pair outside the classes is not counted.
     pub fn add(&mut self, truth: usize, predicted: usize) {
         if truth < self.classes && predicted < self.classes {

@@ -73,7 +73,8 @@ impl Cache {
             let read = sapwood_data::load_with(&set.source, own.as_ref().or(asked), &keys, Limits { bytes: most });
             let (raw, columns) = read.map_err(|e| decline(&e))?;
             let entities = key.and_then(|key| Some(Entities { key: key.to_owned(), rows: columns.groups(key)? }));
-            tracing::info!(source = %set.source, "data read and checked");
+            let classes = sapwood_data::class_names(&set.source).ok().flatten().map(|names| names.join(", "));
+            tracing::info!(source = %set.source, classes, "data read and checked");
             self.loaded = Some(Loaded { stamp, asked: read_by.cloned(), raw, entities, prepared: None });
         }
         let loaded = self.loaded.as_ref().expect("loaded above or before");
@@ -146,10 +147,16 @@ pub(super) fn decline(error: &DataError) -> Decline {
 fn stamps(set: &DataSet) -> Vec<Stamp> {
     let data = match &set.source {
         Source::Path(path) if path.is_dir() => {
-            let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-            let mut arrays: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "npy")).collect();
-            arrays.sort();
-            arrays
+            let within = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            let array = |path: &PathBuf| path.extension().is_some_and(|e| e == "npy");
+            let mut files: Vec<PathBuf> = within(path).filter(array).collect();
+            // Images lie in a folder for each class.
+            for class in within(path).filter(|path| path.is_dir()) {
+                files.extend(within(&class));
+                files.push(class);
+            }
+            files.sort();
+            files
         }
         Source::Path(path) => vec![path.clone()],
         Source::Digits(_) => Vec::new(),
@@ -174,6 +181,21 @@ mod tests {
     use crate::train::tests::{data, write_data};
 
     /// Found by review: what one run's schema had read was given to the next run, whose target is another column.
+    #[test]
+    fn a_new_or_changed_image_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        ["a", "b"].iter().for_each(|class| std::fs::create_dir(dir.path().join(class)).unwrap());
+        let set = DataSet { name: None, source: Source::Path(dir.path().to_path_buf()), schema: None };
+        let write = |name: &str, bytes: &str| {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+            stamps(&set)
+        };
+        let one = write("a/1.png", "1");
+        assert_eq!(one, stamps(&set));
+        let two = write("b/2.png", "1");
+        assert!(one != two && two != write("b/2.png", "12"));
+    }
+
     #[test]
     fn another_schema_reads_another_target() {
         let folder = tempfile::tempdir().unwrap();

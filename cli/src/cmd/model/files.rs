@@ -49,4 +49,10 @@ impl DataArgs {
     pub(super) fn read(&self) -> Result<Dataset, Failure> {
         read_data(&self.data, self.schema.as_deref(), self.preprocess.as_deref())
     }
+
+    /// Names of the classes, where the data has them.
+    pub(super) fn classes(&self) -> Result<Vec<String>, Failure> {
+        let source: Source = self.data.parse().or_usage()?;
+        Ok(sapwood_data::class_names(&source).or_usage()?.unwrap_or_default())
+    }
 }

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use sapwood_models::{
-    Dataset, Model, Targets, Tensor, metrics,
+    Dataset, Model, Tensor,
     train::{Labels, Loss, score},
     trains_when_run,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{DataArgs, Engine, EvalArgs, LossArgs, answers::Answers, read_model};
-use crate::output::{Answer, Exit, Failure, OrFail, table};
+use super::{DataArgs, Engine, EvalArgs, LossArgs, answers::Answers, read_model, report::Merit};
+use crate::output::{Answer, Exit, Failure, OrFail};
 
 pub(super) fn eval(args: &EvalArgs) -> Result<Answer, Failure> {
     let model = read_model(&args.file)?;
@@ -18,12 +18,13 @@ pub(super) fn eval(args: &EvalArgs) -> Result<Answer, Failure> {
     let (loss, labels) = args.loss.parse()?;
     let answers = logits(&model, Answers::new(&model, args.runtime)?.all(&data.x)?);
     let found = score(loss, &labels, &answers, &data.y).or_usage()?;
-    let (metrics, lines) = report(&answers, &data.y)?;
+    let merit = Merit::of(&answers, &data.y, &args.data.classes()?)?;
+    let told = json!({"accuracy": found.accuracy, "loss": found.loss, "examples": found.examples, "metrics": merit.json});
+    if let Some(folder) = &args.report {
+        merit.write(folder, &told)?;
+    }
     let shown = found.accuracy.map_or_else(String::new, |a| format!("accuracy {a:.4}, "));
-    Ok(Answer::new(
-        json!({"accuracy": found.accuracy, "loss": found.loss, "examples": found.examples, "metrics": metrics}),
-        format!("{lines}\n{shown}loss {:.4} on {} examples", found.loss, found.examples),
-    ))
+    Ok(Answer::new(told, format!("{}\n{shown}loss {:.4} on {} examples", merit.text, found.loss, found.examples)))
 }
 
 impl LossArgs {
@@ -44,38 +45,6 @@ fn logits(model: &Model, answers: Tensor) -> Tensor {
     };
     let values = answers.as_f32().map(|values| values.iter().map(|p| back(*p)).collect());
     values.and_then(|values| Tensor::f32(answers.shape.clone(), values).ok()).unwrap_or(answers)
-}
-
-/// Figures beside loss and accuracy: of each class, or of the errors.
-fn report(answers: &Tensor, targets: &Targets) -> Result<(Value, String), Failure> {
-    let values = answers.as_f32().ok_or_else(|| Failure::usage("the model's first output is not float32"))?;
-    match targets {
-        // One logit answers a question of yes or no.
-        Targets::Classes(labels) if answers.row_len() == 1 => {
-            let positive: Vec<bool> = labels.iter().map(|label| *label == 1).collect();
-            let area = metrics::auroc(values, &positive);
-            Ok((json!({"auroc": area}), area.map_or_else(String::new, |area| format!("AUROC {area:.4}"))))
-        }
-        Targets::Classes(labels) => {
-            let classes = answers.row_len();
-            let found = metrics::classes(values, classes, labels);
-            let (confusion, f1) = (&found.confusion, found.confusion.macro_f1());
-            let of = |class: usize| (confusion.precision(class), confusion.recall(class));
-            let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
-            let rows: Vec<_> = (0..classes).map(|class| vec![class.to_string(), number(of(class).0), number(of(class).1)]).collect();
-            let each: Vec<_> = (0..classes).map(|class| json!({"precision": of(class).0, "recall": of(class).1})).collect();
-            let area = found.auroc.map_or_else(String::new, |area| format!(", AUROC {area:.4}"));
-            let text = format!("{}\nmacro F1 {f1:.4}{area}", table(&["class", "precision", "recall"], &rows));
-            Ok((json!({"macro_f1": f1, "auroc": found.auroc, "classes": each}), text))
-        }
-        Targets::Values(truth) => {
-            let truth = truth.as_f32().unwrap_or_default();
-            let mae = metrics::mean_absolute_error(values, truth);
-            let rmse = metrics::mean_squared_error(values, truth).map(f64::sqrt);
-            let text = mae.zip(rmse).map_or_else(String::new, |(mae, rmse)| format!("MAE {mae:.4}, RMSE {rmse:.4}"));
-            Ok((json!({"mae": mae, "rmse": rmse}), text))
-        }
-    }
 }
 
 /// The same input through Burn and through ONNX Runtime.

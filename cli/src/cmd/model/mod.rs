@@ -7,9 +7,12 @@ mod files;
 mod inspect;
 mod measure;
 mod new;
+mod plot;
 mod quantize;
+mod report;
 mod run;
 mod train;
+mod weights;
 
 use std::path::PathBuf;
 
@@ -38,11 +41,13 @@ pub(crate) enum Verb {
     Diff(DiffArgs),
     /// Train on this machine.
     #[command(
-        after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx"
+        after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx\n  sapwood model train cnn.onnx --data photos/ --schema schema.toml --preprocess scale.onnx --report plots/ --out trained.onnx"
     )]
     Train(Box<TrainArgs>),
     /// Loss, accuracy and other figures of merit on a data set.
-    #[command(after_help = "Example:\n  sapwood model eval trained.onnx --data digits:12-14 --preprocess scale.onnx --runtime ort")]
+    #[command(
+        after_help = "Example:\n  sapwood model eval trained.onnx --data digits:12-14 --preprocess scale.onnx --runtime ort --report plots/"
+    )]
     Eval(EvalArgs),
     /// A smaller model: static INT8 in Q/DQ form, dynamic INT8, or weights in 16-bit floats.
     #[command(
@@ -73,6 +78,17 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  sapwood model convert text.onnx --lora 8 --targets '*.weight' --out adapted.onnx\n  sapwood model train adapted.onnx --data train.npz --freeze '*,!*.lora_b' --out trained.onnx\n  sapwood model convert trained.onnx --merge-lora --out merged.onnx\n  sapwood model convert mobilenet.onnx --norm group --out grouped.onnx\n  sapwood model convert imagenet.onnx --head 5 --out head.onnx\nA run that trains adapters has freeze = [\"*\", \"!*.lora_b\"]; its release is merged. Batch normalization brings the examples of a\nbatch together, so that a run with unit = \"example\" refuses it; --norm group puts groups of channels in its place."
     )]
     Convert(ConvertArgs),
+    /// The weights under the names that they have in PyTorch, for `load_state_dict`.
+    #[command(
+        after_help = "Example:\n  sapwood model weights trained.onnx --out weights.npz\nand in Python, with the network that was exported:\n  model.load_state_dict({name: torch.from_numpy(array) for name, array in numpy.load(\"weights.npz\").items()})"
+    )]
+    Weights {
+        /// The .onnx file.
+        file: PathBuf,
+        /// Where the arrays go.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Whether Burn and ONNX Runtime give the same numbers.
     #[command(after_help = "Example:\n  sapwood model verify trained.onnx --data digits:11 --preprocess scale.onnx")]
     Verify {
@@ -203,8 +219,8 @@ enum Decay {
 /// Where examples come from.
 #[derive(Args)]
 pub(crate) struct DataArgs {
-    /// `digits`, `digits:1-10`, a .npz, a folder with x.npy and y.npy, or a .csv with --schema. A model of several inputs reads an
-    /// array of each input's name.
+    /// `digits`, `digits:1-10`, a .npz, a folder with x.npy and y.npy, a folder of images with a folder for each class (PNG, JPEG, BMP;
+    /// values 0 to 255), or a .csv with --schema. A model of several inputs reads an array of each input's name.
     #[arg(long)]
     data: String,
     /// Schema of the data, TOML or JSON.
@@ -260,6 +276,9 @@ pub(crate) struct TrainArgs {
     /// Where the model is written after every epoch.
     #[arg(long)]
     checkpoint: Option<PathBuf>,
+    /// Folder for history.csv and loss.svg.
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[arg(long)]
@@ -275,6 +294,9 @@ pub(crate) struct EvalArgs {
     runtime: Engine,
     #[command(flatten)]
     loss: LossArgs,
+    /// Folder for metrics.json and confusion.svg, or residuals.svg.
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
 }
 
 /// What is minimized, and measured.
@@ -391,6 +413,7 @@ pub(crate) fn run(verb: Verb, json: bool) -> (&'static str, Result<Answer, Failu
         Verb::Quantize(args) => ("model quantize", quantize::quantize(&args)),
         Verb::Convert(args) => ("model convert", convert::convert(&args)),
         Verb::Run { file, input, out, runtime, config } => ("model run", run::run(&file, &input, &out, runtime, config.as_deref())),
+        Verb::Weights { file, out } => ("model weights", weights::weights(&file, &out)),
         Verb::Verify { file, data, tolerance } => ("model verify", measure::verify(&file, &data, tolerance)),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sapwood_data::{Limits, read_tensors, save_npz};
-use sapwood_models::Features;
+use sapwood_models::{Features, Tensor};
 use sapwood_protocol::release::{
     Answer, Postprocess,
     documents::{self, Config},
@@ -11,7 +11,7 @@ use sapwood_protocol::release::{
 use serde_json::json;
 
 use super::{Engine, answers::Answers, read_model};
-use crate::output::{self, Failure, OrFail, table};
+use crate::output::{self, Exit, Failure, OrFail, table};
 
 /// All outputs of a model for the arrays of one `.npz`, into another.
 pub(super) fn run(file: &Path, input: &Path, out: &Path, engine: Engine, config: Option<&Path>) -> Result<output::Answer, Failure> {

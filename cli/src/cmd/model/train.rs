@@ -10,7 +10,7 @@ use sapwood_models::{
 use sapwood_protocol::Digest;
 use serde_json::{Value, json};
 
-use super::{Decay, TrainArgs, files::read_data, read_model, write_model};
+use super::{Decay, TrainArgs, files::read_data, read_model, report, write_model};
 use crate::{
     output::{Answer, Exit, Failure, OrFail, chain, table},
     progress,
@@ -48,7 +48,11 @@ pub(super) fn train(args: &TrainArgs, json: bool) -> Result<Answer, Failure> {
     }
     let trained = trainer.export();
     write_model(&args.out, &trained)?;
-    Ok(told(args, &epochs, &watcher, rate, Digest::of(&trained.encode())))
+    if let Some(folder) = &args.report {
+        report::history(folder, &epochs, &watcher.scores)?;
+    }
+    let classes = args.data.classes()?;
+    Ok(told(args, &epochs, &watcher, rate, Digest::of(&trained.encode()), &classes))
 }
 
 fn config(args: &TrainArgs) -> Result<TrainConfig, Failure> {
@@ -126,7 +130,7 @@ impl Watch for Watcher<'_> {
     }
 }
 
-fn told(args: &TrainArgs, epochs: &[Epoch], watcher: &Watcher<'_>, rate: f64, digest: Digest) -> Answer {
+fn told(args: &TrainArgs, epochs: &[Epoch], watcher: &Watcher<'_>, rate: f64, digest: Digest, classes: &[String]) -> Answer {
     let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.4}"));
     let score = |i: usize| watcher.scores.get(i);
     let record = |(i, epoch): (usize, &Epoch)| {
@@ -149,9 +153,16 @@ fn told(args: &TrainArgs, epochs: &[Epoch], watcher: &Watcher<'_>, rate: f64, di
     let kept = best.map_or_else(String::new, |epoch| format!("kept epoch {epoch}, the best on the validation data\n"));
     let rows: Vec<_> = epochs.iter().enumerate().map(row).collect();
     let losses: Vec<f64> = epochs.iter().map(|epoch| epoch.loss).collect();
-    let text = format!("{}\nloss {}\n{kept}{rate:.0} samples/s\n{}: {digest}", table(heads, &rows), curve(&losses), args.out.display());
+    let named: Vec<String> = classes.iter().enumerate().map(|(class, name)| format!("{class} = {name}")).collect();
+    let named = if named.is_empty() { String::new() } else { format!("classes {}\n", named.join(", ")) };
+    let table = table(heads, &rows);
+    let text = format!("{table}\nloss {}\n{kept}{named}{rate:.0} samples/s\n{}: {digest}", curve(&losses), args.out.display());
     let records: Vec<Value> = epochs.iter().enumerate().map(record).collect();
-    Answer::new(json!({"epochs": records, "best_epoch": best, "digest": digest, "samples_per_second": rate}), text)
+    let mut told = json!({"epochs": records, "best_epoch": best, "digest": digest, "samples_per_second": rate});
+    if !classes.is_empty() {
+        told["classes"] = json!(classes);
+    }
+    Answer::new(told, text)
 }
 
 /// A line of blocks, as high as the values.
