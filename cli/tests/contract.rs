@@ -168,7 +168,7 @@ fn folders_of_images_are_learned_and_reported() {
     done(&["model", "new", "cnn", "--shape", "1,8,8", "--classes", "2", "--out", text(&model)]);
     done(&["model", "new", "scale", "--shape", "1,8,8", "--factor", "0.00392", "--out", text(&scale)]);
     let data = ["--data", text(&photos), "--preprocess", text(&scale)];
-    let fit = ["--validation", text(&photos), "--epochs", "4", "--batch", "8", "--report", text(&plots), "--out", text(&trained)];
+    let fit = ["--validation", text(&photos), "--epochs", "20", "--batch", "8", "--report", text(&plots), "--out", text(&trained)];
     let learned = done(&[&["model", "train", text(&model)], &data[..], &fit].concat());
     assert_eq!(learned["classes"], serde_json::json!(["day", "night"]));
     let measured = done(&[&["model", "eval", text(&trained)], &data[..], &["--report", text(&plots)]].concat());
@@ -178,9 +178,9 @@ fn folders_of_images_are_learned_and_reported() {
     assert_eq!(serde_json::from_str::<Value>(&read("metrics.json")).unwrap(), measured);
     let history = read("history.csv");
     let lines: Vec<&str> = history.lines().collect();
-    assert_eq!((lines.len(), lines[0]), (5, "epoch,loss,accuracy,validation_loss,validation_accuracy"));
-    let last = learned["epochs"][3]["validation"]["loss"].as_f64().unwrap();
-    assert_eq!(lines[4].split(',').nth(3).unwrap().parse::<f64>().unwrap(), last);
+    assert_eq!((lines.len(), lines[0]), (21, "epoch,loss,accuracy,validation_loss,validation_accuracy"));
+    let last = learned["epochs"][19]["validation"]["loss"].as_f64().unwrap();
+    assert_eq!(lines[20].split(',').nth(3).unwrap().parse::<f64>().unwrap(), last);
     for name in ["loss.svg", "confusion.svg"] {
         let svg = read(name);
         assert_eq!(roxmltree::Document::parse(&svg).unwrap().root_element().tag_name().name(), "svg", "{name}");

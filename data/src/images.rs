@@ -4,7 +4,7 @@
 //! - Values are 0 to 255, as f32, in the shape `[channels, height, width]`. What is to happen to them is a preprocessing graph's work.
 //! - With a schema, its `shape` decides: images of another size are resized with a triangle filter (bilinear; where it shrinks, over all
 //!   pixels that fall into one), whatever that does to their proportions, and grey becomes colour or colour grey (by Rec. 709 luma).
-//!   Without one, all images must agree.
+//!   Without one, all images must agree; a BMP is always in colour.
 //! - The turn that a camera noted (EXIF) is applied. Sixteen bits become eight. Transparency is refused, unless nothing is transparent.
 //! - Hidden files are left alone; any other file that is no image is refused, so that nothing is left unlearned in silence.
 

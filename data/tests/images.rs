@@ -46,7 +46,7 @@ fn classes_are_numbered_by_their_folders_names() {
     let dir = folder(&["dog", "cat", ".thumbnails"]);
     grey(&dir, "dog/b.png", (2, 1), |x, _| 10 + x as u8);
     grey(&dir, "dog/a.PNG", (2, 1), |x, _| 20 + x as u8);
-    grey(&dir, "cat/z.bmp", (2, 1), |x, _| 254 + x as u8);
+    grey(&dir, "cat/z.png", (2, 1), |x, _| 254 + x as u8);
     fs::write(dir.path().join("cat/.hidden"), "nothing").unwrap();
     fs::write(dir.path().join(".notes"), "nothing").unwrap();
     let (data, columns) = load_columns(&source(&dir), None, &["class"]).unwrap();
@@ -65,9 +65,11 @@ fn colours_are_planes() {
     image.save(dir.path().join("a/1.png")).unwrap();
     // Nothing is transparent.
     RgbaImage::from_pixel(2, 2, Rgba([1, 2, 3, 255])).save(dir.path().join("b/1.png")).unwrap();
+    RgbImage::from_pixel(2, 2, Rgb([4, 5, 6])).save(dir.path().join("b/3.bmp")).unwrap();
     let data = load(&source(&dir), None).unwrap();
-    assert_eq!(data.x.only().unwrap().shape, [2, 3, 2, 2]);
-    let planes = [[0.0, 1.0, 0.0, 1.0], [10.0, 10.0, 11.0, 11.0], [255.0; 4], [1.0; 4], [2.0; 4], [3.0; 4]].concat();
+    assert_eq!(data.x.only().unwrap().shape, [3, 3, 2, 2]);
+    let first = [[0.0, 1.0, 0.0, 1.0], [10.0, 10.0, 11.0, 11.0], [255.0; 4]].concat();
+    let planes = [first, [[1.0; 4], [2.0; 4], [3.0; 4], [4.0; 4], [5.0; 4], [6.0; 4]].concat()].concat();
     assert_eq!(values(&data), planes);
 
     RgbaImage::from_pixel(2, 2, Rgba([1, 2, 3, 254])).save(dir.path().join("b/2.png")).unwrap();
