@@ -1,7 +1,7 @@
 //! Quantization. Static INT8 is the same graph with `QuantizeLinear`/`DequantizeLinear` pairs.
 //!
 //! ```text
-//! passes    constants become initializers, no-ops go, BatchNormalization is folded
+//! passes    constants become initializers, no-ops go, old opsets are raised, BatchNormalization is folded
 //! ranges    range of every float value over the calibration data, MinMax or Percentile
 //! mark      which values become INT8, by operator, in the order of the graph
 //! emit      INT8 weights, INT32 biases, Q/DQ pairs
@@ -60,7 +60,7 @@ pub struct Quantized {
 /// Quantizes a model with the ranges that [`ranges()`] found for it.
 ///
 /// # Errors
-/// [`ModelError::Opset`] below opset 13, [`ModelError::Calibration`] if a value that must
+/// [`ModelError::Opset`] below opset 13, to which 11 and 12 are raised where that is sure, [`ModelError::Calibration`] if a value that must
 /// be quantized has no range, [`ModelError::BadTensor`] for weights that are not finite.
 pub fn quantize(model: &Model, ranges: &Ranges, target: Target) -> Result<Quantized, ModelError> {
     quantize_except(model, ranges, target, &BTreeSet::new())
@@ -71,10 +71,11 @@ pub fn quantize(model: &Model, ranges: &Ranges, target: Target) -> Result<Quanti
 /// # Errors
 /// As [`quantize()`].
 pub fn quantize_except(model: &Model, ranges: &Ranges, target: Target, float: &BTreeSet<String>) -> Result<Quantized, ModelError> {
-    if model.opset() < OLDEST_OPSET {
-        return Err(ModelError::Opset { found: model.opset(), oldest: OLDEST_OPSET, newest: crate::onnx::NEWEST_OPSET });
+    let prepared = passes::prepare(model)?;
+    if prepared.opset() < OLDEST_OPSET {
+        return Err(ModelError::Opset { found: prepared.opset(), oldest: OLDEST_OPSET, newest: crate::onnx::NEWEST_OPSET });
     }
-    let marks = mark::mark(passes::prepare(model)?, ranges, target, float)?;
+    let marks = mark::mark(prepared, ranges, target, float)?;
     let (quantized_nodes, float_nodes) = (marks.quantized_nodes, marks.float_nodes.clone());
     let model = emit::emit(marks, target)?;
     Ok(Quantized { model, quantized_nodes, float_nodes })

@@ -3,6 +3,7 @@
 mod batch_norm;
 mod constants;
 mod noops;
+mod opset;
 
 use crate::ModelError;
 use crate::onnx::{Model, edit, pb};
@@ -30,9 +31,10 @@ impl Pass {
 
 /// What the quantizer does to a graph before it looks for ranges, in this order. Names of
 /// values that remain are kept.
-pub const PASSES: [Pass; 5] = [
+pub const PASSES: [Pass; 6] = [
     Pass { name: "constants to initializers", run: constants::to_initializers },
     Pass { name: "no-ops", run: noops::remove },
+    Pass { name: "opset", run: opset::raise },
     Pass { name: "constant folding", run: constants::fold },
     Pass { name: "batch normalization folding", run: batch_norm::fold },
     Pass { name: "dead initializers", run: sweep },
