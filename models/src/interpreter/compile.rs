@@ -9,7 +9,7 @@ use super::operator::{Context, Inputs, Mode, Operator};
 use super::ops;
 use super::plan::{Bound, Operand, Plan, Step};
 use super::spec::{Known, Spec};
-use super::value::{Value, read};
+use super::value::{Held, Value, read};
 use crate::ModelError;
 use crate::layout::Parameter;
 use crate::onnx::{Model, is_standard, label, pb, read_tensor};
@@ -46,6 +46,8 @@ pub(super) struct Compiler<B: Engine> {
     names: Vec<String>,
     parameters: Vec<usize>,
     constants: HashMap<usize, Value<B::Plain>>,
+    /// What was computed of constants.
+    folded: Held,
     steps: Vec<Step<B>>,
 }
 
@@ -61,7 +63,15 @@ impl<B: Engine> Compiler<B> {
     }
 
     fn empty(opset: i64) -> Self {
-        Self { opset, slots: HashMap::new(), names: Vec::new(), parameters: Vec::new(), constants: HashMap::new(), steps: Vec::new() }
+        Self {
+            opset,
+            slots: HashMap::new(),
+            names: Vec::new(),
+            parameters: Vec::new(),
+            constants: HashMap::new(),
+            folded: Held::default(),
+            steps: Vec::new(),
+        }
     }
 
     fn initializers(&mut self, graph: &pb::GraphProto) -> Result<(), ModelError> {
@@ -104,6 +114,14 @@ impl<B: Engine> Compiler<B> {
         self.constants.iter().map(|(slot, value)| (*slot, value))
     }
 
+    /// The parameter that lives in a slot; they came first.
+    fn parameter(&self, slot: usize) -> Option<usize> {
+        self.parameters.get(slot).map(|first| {
+            debug_assert_eq!(*first, slot, "their names differ");
+            slot
+        })
+    }
+
     pub(super) fn node(&mut self, node: &pb::NodeProto) -> Result<(), ModelError> {
         let at = |fault: Fault| fault.at(&label(node), node.op_type());
         if is_standard(node.domain()) && node.op_type() == "If" {
@@ -125,8 +143,7 @@ impl<B: Engine> Compiler<B> {
         if operator.is_pure() && inputs.iter().flatten().all(|slot| self.constants.contains_key(slot)) {
             return self.fold(operator.as_ref(), &inputs, &outputs).map_err(at);
         }
-        let parameter = |slot| self.parameters.iter().position(|p| *p == slot);
-        let operand = |slot: usize| Operand { slot, last: false, parameter: parameter(slot) };
+        let operand = |slot: usize| Operand { slot, last: false, parameter: self.parameter(slot) };
         let inputs = inputs.into_iter().map(|slot| slot.map(operand)).collect();
         self.steps.push(Step { label: label(node), node: node.clone(), operator, inputs, outputs });
         Ok(())
@@ -166,7 +183,7 @@ impl<B: Engine> Compiler<B> {
         let operator = Box::new(Conditional { plans });
         let mut operand = |name: &str| {
             let slot = self.slot(name);
-            Some(Operand { slot, last: false, parameter: self.parameters.iter().position(|p| *p == slot) })
+            Some(Operand { slot, last: false, parameter: self.parameter(slot) })
         };
         let inputs = node.input.iter().map(String::as_str).take(1).chain(run).map(&mut operand).collect();
         let outputs = node.output.iter().map(|name| (!name.is_empty()).then(|| self.slot(name))).collect();
@@ -219,6 +236,7 @@ impl<B: Engine> Compiler<B> {
         let results = operator.run(Inputs::new(operands.collect()), &mut cx)?;
         for (slot, result) in outputs.iter().zip(results) {
             if let Some(slot) = slot {
+                self.folded.add(result.weight())?;
                 self.constants.insert(*slot, result.lower());
             }
         }
@@ -250,16 +268,18 @@ impl<B: Engine> Compiler<B> {
 
     /// Keeps a parameter transposed where every node that reads it would rather have it so.
     fn transpose_weights(&mut self, outputs: &[usize]) -> Vec<bool> {
+        let mut readers: Vec<Vec<(usize, usize)>> = vec![Vec::new(); self.parameters.len()];
+        for (s, step) in self.steps.iter().enumerate() {
+            for (i, operand) in step.inputs.iter().enumerate() {
+                if let Some(parameter) = operand.and_then(|o| o.parameter) {
+                    readers[parameter].push((s, i));
+                }
+            }
+        }
         let mut chosen = vec![false; self.parameters.len()];
-        for (index, slot) in self.parameters.iter().enumerate() {
-            let readers = || {
-                let operands =
-                    |(s, step): (usize, &Step<B>)| step.inputs.iter().enumerate().map(move |(i, o)| (s, i, *o)).collect::<Vec<_>>();
-                self.steps.iter().enumerate().flat_map(operands).filter(|(_, _, o)| o.is_some_and(|o| o.slot == *slot))
-            };
-            let wanted = readers().all(|(s, i, _)| self.steps[s].operator.wants_transposed(i));
-            chosen[index] = wanted && readers().next().is_some() && !outputs.contains(slot);
-            let readers: Vec<(usize, usize)> = readers().map(|(s, i, _)| (s, i)).collect();
+        for (index, readers) in readers.into_iter().enumerate() {
+            let wanted = readers.iter().all(|(s, i)| self.steps[*s].operator.wants_transposed(*i));
+            chosen[index] = wanted && !readers.is_empty() && !outputs.contains(&self.parameters[index]);
             if chosen[index] {
                 for (s, i) in readers {
                     self.steps[s].operator.take_transposed(i);

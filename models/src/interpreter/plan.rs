@@ -7,7 +7,7 @@ use burn_backend::tensor::FloatTensor;
 use super::compile::{Compiler, needed};
 use super::engine::Engine;
 use super::operator::{Context, Inputs, Mode, Operator};
-use super::value::Value;
+use super::value::{Held, Value};
 use crate::ModelError;
 use crate::layout::Parameter;
 use crate::onnx::{Model, label, pb};
@@ -121,10 +121,13 @@ impl<B: Engine> Plan<B> {
         }
         let mut cx = Context { mode, updatable: Vec::new(), updates: Vec::new() };
         let mut statistics = Vec::new();
+        // What each slot holds of values that were computed.
+        let (mut held, mut weights) = (Held::default(), vec![0; self.names.len()]);
         for step in &self.steps {
             let operands =
                 step.inputs.iter().map(|operand| operand.and_then(|o| if o.last { values[o.slot].take() } else { values[o.slot].clone() }));
             let operands = Inputs::new(operands.collect());
+            step.inputs.iter().flatten().filter(|o| o.last).for_each(|o| held.free(std::mem::take(&mut weights[o.slot])));
             cx.updatable.clear();
             cx.updatable.extend(step.inputs.iter().map(|o| o.is_some_and(|o| o.parameter.is_some())));
             let results = step.operator.run(operands, &mut cx).map_err(|fault| fault.at(&step.label, step.node.op_type()))?;
@@ -135,6 +138,8 @@ impl<B: Engine> Plan<B> {
             }
             for (slot, result) in step.outputs.iter().zip(results) {
                 if let Some(slot) = slot {
+                    weights[*slot] = result.weight();
+                    held.add(weights[*slot]).map_err(|fault| fault.at(&step.label, &step.op))?;
                     observe(&self.names[*slot], &result);
                     values[*slot] = Some(result);
                 }

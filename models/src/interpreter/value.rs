@@ -12,6 +12,15 @@ use crate::tensor::{Tensor, TensorData, numel};
 /// or hostile graph is refused before it asks for the memory.
 const MAX_ELEMENTS: usize = 1 << 28;
 
+/// Most elements of a tensor on the host, where each has 8 bytes, and another 16 while two are brought to one shape.
+const MAX_ON_HOST: usize = 1 << 27;
+
+/// Most axes, as many as a tensor in a file may have.
+const MAX_RANK: usize = 32;
+
+/// Most multiplications or comparisons of one node in one run, some minutes' worth.
+const MAX_WORK: u64 = 1 << 42;
+
 /// Integers and booleans, kept on the host: in the graphs that we train they are shapes,
 /// axes, indices and masks, and the next operator wants to look at them.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +41,30 @@ impl Host {
     }
 }
 
+/// How much memory the values of a graph take together, in floats, and a refusal above 4 GiB.
+#[derive(Debug, Default)]
+pub(crate) struct Held(usize);
+
+impl Held {
+    const MOST: usize = 1 << 30;
+
+    pub(crate) fn add(&mut self, weight: usize) -> Result<(), Fault> {
+        self.0 = self.0.saturating_add(weight);
+        if self.0 > Self::MOST {
+            return Err(Fault::shape(format!(
+                "with this the values of the graph take {} GiB, more than {}",
+                self.0 >> 28,
+                Self::MOST >> 28
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn free(&mut self, weight: usize) {
+        self.0 = self.0.saturating_sub(weight);
+    }
+}
+
 /// A value: floats with a tape (if the engine has one), or host integers.
 #[derive(Debug, Clone)]
 pub(crate) enum Value<B: Engine> {
@@ -44,6 +77,14 @@ impl<B: Engine> Value<B> {
         match self {
             Self::Float(tensor) => dims::<B>(tensor),
             Self::Host(host) => host.shape.clone(),
+        }
+    }
+
+    /// How much memory it takes, in floats.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Float(tensor) => tensor.shape().num_elements(),
+            Self::Host(host) => host.data.len().saturating_mul(2),
         }
     }
 
@@ -129,7 +170,25 @@ pub(crate) fn reshape<B: Engine>(tensor: FloatTensor<B>, shape: &[usize]) -> Flo
 
 /// Number of elements of a shape about to be made, or a refusal if it is absurd.
 pub(crate) fn bounded(shape: &[usize]) -> Result<usize, Fault> {
+    if shape.len() > MAX_RANK {
+        return Err(Fault::shape(format!("a tensor of {} axes; at most {MAX_RANK} are computed", shape.len())));
+    }
     numel(shape).filter(|n| *n <= MAX_ELEMENTS).ok_or_else(|| Fault::shape(format!("a tensor of shape {shape:?} is too large")))
+}
+
+/// The same for integers and booleans.
+pub(crate) fn bounded_on_host(shape: &[usize]) -> Result<usize, Fault> {
+    let too_large = || Fault::shape(format!("integers of shape {shape:?} are too many"));
+    bounded(shape).ok().filter(|n| *n <= MAX_ON_HOST).ok_or_else(too_large)
+}
+
+/// Refuses a node that would need more steps than this product.
+pub(crate) fn affordable(steps: &[usize]) -> Result<(), Fault> {
+    let product = steps.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64));
+    if product.is_none_or(|n| n > MAX_WORK) {
+        return Err(Fault::shape(format!("{steps:?} multiplications are too many")));
+    }
+    Ok(())
 }
 
 /// The axis that `axis` names in a tensor of that rank; negative ones count from the end.

@@ -28,14 +28,20 @@ fn read_by(graph: &GraphProto, count: &mut HashMap<String, usize>) {
     }
 }
 
-/// Makes a node and the graphs in its attributes read `new` instead of `old`.
-pub(crate) fn replace_input(node: &mut NodeProto, old: &str, new: &str) {
-    for input in node.input.iter_mut().filter(|i| *i == old) {
-        *input = new.to_owned();
+/// Makes a node and the graphs in its attributes read other values: by name, what is read instead.
+pub(crate) fn replace_inputs(node: &mut NodeProto, instead: &HashMap<String, String>) {
+    for input in &mut node.input {
+        if let Some(new) = instead.get(input) {
+            input.clone_from(new);
+        }
     }
-    for attribute in &mut node.attribute {
-        for inner in attribute.g.iter_mut().chain(&mut attribute.graphs) {
-            inner.node.iter_mut().for_each(|n| replace_input(n, old, new));
+    for inner in node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)) {
+        inner.node.iter_mut().for_each(|n| replace_inputs(n, instead));
+        // A graph may hand on what it did not make.
+        for output in &mut inner.output {
+            if let Some(new) = instead.get(output.name()) {
+                output.name = Some(new.clone());
+            }
         }
     }
 }

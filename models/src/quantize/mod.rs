@@ -1,7 +1,7 @@
 //! Quantization. Static INT8 is the same graph with `QuantizeLinear`/`DequantizeLinear` pairs.
 //!
 //! ```text
-//! passes    constants become initializers, no-ops go, BatchNormalization is folded
+//! passes    constants become initializers, no-ops go, old opsets are raised, BatchNormalization is folded
 //! ranges    range of every float value over the calibration data, MinMax or Percentile
 //! mark      which values become INT8, by operator, in the order of the graph
 //! emit      INT8 weights, INT32 biases, Q/DQ pairs
@@ -62,7 +62,7 @@ pub struct Quantized {
 /// Quantizes a model with the ranges that [`ranges()`] found for it.
 ///
 /// # Errors
-/// [`ModelError::Opset`] below opset 13, [`ModelError::Calibration`] if a value that must
+/// [`ModelError::Opset`] below opset 13, to which 11 and 12 are raised where that is sure, [`ModelError::Calibration`] if a value that must
 /// be quantized has no range, [`ModelError::BadTensor`] for weights that are not finite.
 pub fn quantize(model: &Model, ranges: &Ranges, target: Target) -> Result<Quantized, ModelError> {
     quantize_except(model, ranges, target, &BTreeSet::new())
@@ -73,8 +73,9 @@ pub fn quantize(model: &Model, ranges: &Ranges, target: Target) -> Result<Quanti
 /// # Errors
 /// As [`quantize()`].
 pub fn quantize_except(model: &Model, ranges: &Ranges, target: Target, float: &BTreeSet<String>) -> Result<Quantized, ModelError> {
-    check_opset(model)?;
-    let marks = mark::mark(passes::prepare(model)?, ranges, target, float)?;
+    let prepared = passes::prepare(model)?;
+    check_opset(&prepared)?;
+    let marks = mark::mark(prepared, ranges, target, float)?;
     let (quantized_nodes, float_nodes) = (marks.quantized_nodes, marks.float_nodes.clone());
     let model = emit::emit(marks, target)?;
     Ok(Quantized { model, quantized_nodes, float_nodes })
@@ -90,8 +91,8 @@ fn check_opset(model: &Model) -> Result<(), ModelError> {
 /// Whether each node of the prepared graph computes on INT8 values for [`Target::X86_64Vnni`], by its label. Instead of calibration the
 /// graph runs once on `inputs`, and every float value that is there then counts as one with a range.
 pub(crate) fn preview(model: &Model, inputs: &[(&str, Tensor)]) -> Result<BTreeMap<String, bool>, ModelError> {
-    check_opset(model)?;
     let prepared = passes::prepare(model)?;
+    check_opset(&prepared)?;
     let unit = |name: &str| (name.to_owned(), (0.0, 1.0));
     let mut seen: BTreeMap<String, (f32, f32)> = inputs.iter().filter(|(_, x)| x.as_f32().is_some()).map(|(name, _)| unit(name)).collect();
     Forward::new(&prepared)?.observe(inputs, &mut |name, _| seen.extend([unit(name)]))?;

@@ -474,6 +474,24 @@ fn divergence_stops_and_names_the_tensor() {
 }
 
 #[test]
+fn a_loss_that_is_no_number_stops_at_its_step_and_names_the_first_tensor() {
+    // Row 13 is so large that its exponential is not finite; what is computed before it is.
+    let x = (0..64).map(|i| if i / 2 == 13 { 1e4 } else { (i as f32).sin() }).collect();
+    let data = Dataset { x: Tensor::f32([32, 2], x).unwrap().into(), y: corners(32, 1).y };
+    let grown = linear(vec![node("Exp", "grown", &["h"], &["y"], vec![])], "h");
+    for seed in 0..5 {
+        let mut steps = 0;
+        let mut watch = |_: &Progress| {
+            steps += 1;
+            ControlFlow::Continue(())
+        };
+        let stopped = Trainer::new(&grown, plain(1e-3, 4)).unwrap().train(&data, 3, seed, &mut watch).unwrap_err();
+        assert_eq!(stopped, TrainError::Diverged { epoch: 0, step: steps, tensor: "y".into() });
+        assert!(stopped.to_string().contains(&format!("epoch 0, step {steps}: `y`")), "{stopped}");
+    }
+}
+
+#[test]
 fn the_watcher_sees_every_step_and_can_stop() {
     let mut trainer = Trainer::new(&linear(vec![], "y"), plain(0.1, 4)).unwrap();
     let mut seen = Vec::new();

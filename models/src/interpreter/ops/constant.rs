@@ -14,7 +14,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Host, Value, bounded, extents, floats, read};
+use crate::interpreter::value::{Host, Value, bounded, bounded_on_host, extents, floats, read};
 use crate::onnx::{Element, read_tensor};
 use crate::tensor::{Tensor, TensorData};
 
@@ -75,7 +75,10 @@ impl<B: Engine> Operator<B> for ConstantOfShape {
         let shape = extents(&inputs.host(0)?.data)?;
         let count = bounded(&shape)?;
         Ok(vec![match Value::<B>::from_tensor(self.0.clone())? {
-            Value::Host(one) => Value::Host(Host::new(one.element, shape, vec![one.data[0]; count])),
+            Value::Host(one) => {
+                bounded_on_host(&shape)?;
+                Value::Host(Host::new(one.element, shape, vec![one.data[0]; count]))
+            }
             Value::Float(one) => Value::Float(floats::<B>(vec![read::<B>(one)?[0]; count], &shape)),
         }])
     }
@@ -155,7 +158,7 @@ impl<B: Engine> Operator<B> for Range {
             d => span.unsigned_abs().div_ceil(d.unsigned_abs()),
         };
         let count = usize::try_from(count).map_err(|_| bad())?;
-        bounded(&[count])?;
+        bounded_on_host(&[count])?;
         let data = (0..count as i64).map(|i| start + i * delta).collect();
         Ok(vec![Value::Host(Host::new(element, vec![count], data))])
     }

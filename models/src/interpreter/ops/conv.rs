@@ -13,7 +13,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Value, bounded, dims, reshape};
+use crate::interpreter::value::{Value, affordable, bounded, dims, reshape};
 use crate::kernel::conv::Conv as Kernel;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
@@ -68,6 +68,7 @@ impl<B: Engine> Operator<B> for Conv {
         let mut out = vec![dx[0], dw[0]];
         out.extend(placed.iter().map(|p| p.out));
         bounded(&out)?;
+        affordable(&[&out[..], &dw[1..]].concat())?;
         // The windows of one line of the output stand side by side while they are multiplied.
         bounded(&[&dw[1..], &out[out.len() - 1..]].concat())?;
         let y = convolve::<B>(self.group, &window, &placed, x, w, bias);

@@ -14,7 +14,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Value, bounded, dims, extents, reshape};
+use crate::interpreter::value::{Value, affordable, bounded, dims, extents, reshape};
 use crate::kernel::conv::{Conv, Geometry};
 use crate::kernel::conv_transpose::ConvTranspose as Kernel;
 
@@ -120,6 +120,7 @@ impl<B: Engine> Operator<B> for ConvTranspose {
         let mut shape = vec![dx[0], channels];
         shape.extend(placed.iter().map(|p| p.out));
         bounded(&shape)?;
+        affordable(&[&dx[..], &dw[1..]].concat())?;
         let y = match placed[..] {
             [depth, height, width] => self.volume::<B>(x, w, [depth, height, width], &shape)?,
             [.., last] => self.plane::<B>(x, w, if placed.len() == 2 { Some(placed[0]) } else { None }, last)?,

@@ -13,7 +13,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Host, Value, broadcast, dims, padded, read, reshape};
+use crate::interpreter::value::{Host, Value, bounded_on_host, broadcast, dims, padded, read, reshape};
 use crate::kernel::rows::AddRow;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
@@ -100,7 +100,7 @@ impl Binary {
                 let (dx, dy) = (x.shape.clone(), dims::<B>(&y));
                 let shape = broadcast(&dx, &dy)?;
                 let y = read::<B::Plain>(B::lower(y))?;
-                let pairs = spread(&dx, &shape).into_iter().zip(spread(&dy, &shape));
+                let pairs = spread(&dx, &shape)?.into_iter().zip(spread(&dy, &shape)?);
                 let data = pairs.map(|(i, j)| (x.data[i] as f64).powf(f64::from(y[j])) as i64).collect();
                 Ok(Value::Host(Host::new(x.element, shape, data)))
             }
@@ -169,7 +169,7 @@ pub(super) fn aligned<B: Engine>(x: FloatTensor<B>, y: FloatTensor<B>) -> Result
 /// by zero.
 pub(super) fn combine(x: &Host, y: &Host, element: crate::onnx::Element, f: impl Fn(i64, i64) -> Option<i64>) -> Result<Host, Fault> {
     let shape = broadcast(&x.shape, &y.shape)?;
-    let (ix, iy) = (spread(&x.shape, &shape), spread(&y.shape, &shape));
+    let (ix, iy) = (spread(&x.shape, &shape)?, spread(&y.shape, &shape)?);
     let mut data = Vec::with_capacity(ix.len());
     for (i, j) in ix.into_iter().zip(iy) {
         let (a, b) = (x.data[i], y.data[j]);
@@ -180,7 +180,8 @@ pub(super) fn combine(x: &Host, y: &Host, element: crate::onnx::Element, f: impl
 
 /// For each element of `to`, the flat index of its source in a tensor of shape `from`
 /// that broadcasts to it.
-pub(super) fn spread(from: &[usize], to: &[usize]) -> Vec<usize> {
+pub(super) fn spread(from: &[usize], to: &[usize]) -> Result<Vec<usize>, Fault> {
+    bounded_on_host(to)?;
     let from = padded(from, to.len());
     let mut index = vec![0];
     let mut stride = from.iter().product::<usize>();
@@ -189,7 +190,7 @@ pub(super) fn spread(from: &[usize], to: &[usize]) -> Vec<usize> {
         let step = if *have == 1 { 0 } else { stride };
         index = index.iter().flat_map(|base| (0..*want).map(move |i| base + i * step)).collect();
     }
-    index
+    Ok(index)
 }
 
 /// Folds any number of operands from the left.

@@ -12,7 +12,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Host, Value, axis, bounded, floats, reshape};
+use crate::interpreter::value::{Host, Value, axis, bounded, bounded_on_host, floats, reshape};
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -61,6 +61,7 @@ impl<B: Engine> Operator<B> for GatherNd {
         bounded(&out)?;
         Ok(vec![match x {
             Value::Host(host) => {
+                bounded_on_host(&out)?;
                 let data = picked.iter().flat_map(|row| &host.data[row * inner..][..inner]).copied().collect();
                 Value::Host(Host::new(host.element, out, data))
             }

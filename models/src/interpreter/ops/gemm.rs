@@ -17,7 +17,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Value, bounded, broadcast, dims, padded, reshape};
+use crate::interpreter::value::{Value, affordable, bounded, broadcast, dims, padded, reshape};
 use crate::kernel::rows::AddRow;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
@@ -53,6 +53,8 @@ impl<B: Engine> Operator<B> for Gemm {
         if da[1] != db[0] {
             return Err(Fault::shape(format!("{da:?} times {db:?}")));
         }
+        bounded(&[da[0], db[1]])?;
+        affordable(&[da[0], da[1], db[1]])?;
         let mut y = scaled::<B>(B::float_matmul(a, b), self.alpha);
         let out = [da[0], db[1]];
         if let Some(c) = inputs.optional_float(2)? {
@@ -120,6 +122,7 @@ impl<B: Engine> Operator<B> for MatMul {
         let mut out = broadcast(&da[..da.len() - 2], &db[..db.len() - 2]).map_err(|_| bad())?;
         out.extend([m, n]);
         bounded(&out)?;
+        affordable(&[&out[..], &[k]].concat())?;
         let y = if db.len() == 2 {
             // A linear layer on a batch of sequences is one large product.
             let rows = bounded(&da[..da.len() - 1])?;

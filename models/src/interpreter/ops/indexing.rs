@@ -27,7 +27,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Host, Value, axis, bounded, dims, extents, floats, read, reshape};
+use crate::interpreter::value::{Host, Value, axis, bounded, bounded_on_host, dims, extents, floats, read, reshape};
 use crate::onnx::Element;
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
@@ -260,7 +260,7 @@ impl<B: Engine> Operator<B> for OneHot {
         let at = axis(self.axis, shape.len() + 1)?;
         let inner: usize = shape[at..].iter().product();
         shape.insert(at, depth);
-        let mut hot = vec![false; bounded(&shape)?];
+        let mut hot = vec![false; bounded_on_host(&shape)?];
         for (i, index) in indices.iter().enumerate() {
             if let Ok(class) = axis(*index, depth) {
                 hot[(i / inner * depth + class) * inner + i % inner] = true;
@@ -377,7 +377,7 @@ impl<B: Engine> Operator<B> for Tile {
             return Err(Fault::shape(format!("{} repeats of {have:?}", repeats.len())));
         }
         let shape: Vec<usize> = have.iter().zip(&repeats).map(|(extent, times)| extent.saturating_mul(*times)).collect();
-        let count = bounded(&shape)?;
+        let count = bounded_on_host(&shape)?;
         let mut place = vec![0; shape.len()];
         let mut positions = Vec::with_capacity(count);
         for _ in 0..count {

@@ -58,7 +58,7 @@ impl<B: Engine> Operator<B> for Compare {
                 let shape = broadcast(&dx, &dy)?;
                 let plain = |tensor| read::<B::Plain>(B::lower(tensor));
                 let (x, y) = (plain(x)?, plain(y)?);
-                let pairs = spread(&dx, &shape).into_iter().zip(spread(&dy, &shape));
+                let pairs = spread(&dx, &shape)?.into_iter().zip(spread(&dy, &shape)?);
                 let data = pairs.map(|(i, j)| i64::from(holds(x[i], y[j]))).collect();
                 Host::new(Element::Bool, shape, data)
             }
@@ -111,10 +111,10 @@ impl<B: Engine> Operator<B> for Where {
         let condition = inputs.host(0)?;
         let (x, y) = (inputs.any(1)?, inputs.any(2)?);
         let shape = broadcast(&broadcast(&condition.shape, &x.shape())?, &y.shape())?;
-        let picks = spread(&condition.shape, &shape).into_iter().map(|i| condition.data[i] != 0);
+        let picks = spread(&condition.shape, &shape)?.into_iter().map(|i| condition.data[i] != 0);
         match (x, y) {
             (Value::Host(x), Value::Host(y)) => {
-                let (ix, iy) = (spread(&x.shape, &shape), spread(&y.shape, &shape));
+                let (ix, iy) = (spread(&x.shape, &shape)?, spread(&y.shape, &shape)?);
                 let data = picks.zip(ix.into_iter().zip(iy)).map(|(pick, (i, j))| if pick { x.data[i] } else { y.data[j] });
                 let data = data.collect();
                 Ok(vec![Value::Host(Host::new(x.element, shape, data))])

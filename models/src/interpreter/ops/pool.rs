@@ -18,7 +18,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Host, Value, bounded, dims, floats, read, reshape};
+use crate::interpreter::value::{Host, Value, affordable, bounded, dims, floats, read, reshape};
 use crate::kernel::pool::MaxPool;
 use crate::onnx::Element;
 
@@ -75,6 +75,9 @@ impl<B: Engine> Operator<B> for Pool {
             return Err(Fault::shape(format!("input {shape:?}, kernel {:?}", self.window.kernel)));
         }
         let placed = self.window.place(&shape[2..])?;
+        let out: Vec<usize> = shape[..2].iter().copied().chain(placed.iter().map(|p| p.out)).collect();
+        bounded(&out)?;
+        affordable(&[&out[..], &self.window.kernel].concat())?;
         match self.kind {
             Kind::Max { indices } => {
                 let indices = match indices {
@@ -92,13 +95,12 @@ impl<B: Engine> Operator<B> for Pool {
 impl Pool {
     fn max<B: Engine>(&self, x: FloatTensor<B>, placed: &[Placed]) -> Result<FloatTensor<B>, Fault> {
         if placed.len() > 2 {
-            return Ok(self.by_axis::<B>(pad::<B>(x, placed, f32::NEG_INFINITY)?, placed, B::float_max_dim));
+            return self.by_axis::<B>(pad::<B>(x, placed, f32::NEG_INFINITY)?, placed, B::float_max_dim);
         }
         let mut shape = dims::<B>(&x);
         let geometry = self.window.geometry(placed, &shape[2..]);
         let y = B::apply(MaxPool(geometry), [reshape::<B>(x, &[shape[0], shape[1], geometry.input[0], geometry.input[1]])]);
         shape.splice(2.., placed.iter().map(|p| p.out));
-        bounded(&shape)?;
         Ok(reshape::<B>(y, &shape))
     }
 
@@ -109,7 +111,7 @@ impl Pool {
         let y = match window.kernel[..] {
             [k] if dense => B::avg_pool1d(x, k, window.stride[0], 0, true, false),
             [_, _] if dense => B::avg_pool2d(x, pair(&window.kernel), pair(&window.stride), [0; 2], true, false),
-            _ => self.by_axis::<B>(x, placed, B::float_mean_dim),
+            _ => self.by_axis::<B>(x, placed, B::float_mean_dim)?,
         };
         // Divided by the whole kernel so far; scale to the cells that count.
         let mut factors = vec![1.0f32];
@@ -144,16 +146,17 @@ impl Pool {
         x: FloatTensor<B>,
         placed: &[Placed],
         reduce: impl Fn(FloatTensor<B>, usize) -> FloatTensor<B>,
-    ) -> FloatTensor<B> {
-        placed.iter().enumerate().fold(x, |x, (i, p)| {
+    ) -> Result<FloatTensor<B>, Fault> {
+        placed.iter().enumerate().try_fold(x, |x, (i, p)| {
+            let mut shape = dims::<B>(&x);
+            shape.splice(i + 2..=i + 2, [p.out, self.window.kernel[i]]);
+            bounded(&shape)?;
             let at: Vec<i64> = (0..p.out).flat_map(|out| self.taps(i, out)).map(|at| at as i64).collect();
             let count = [at.len()];
-            let mut shape = dims::<B>(&x);
             let x = B::float_select(x, i + 2, B::int_from_data(BurnData::new(at, count), &FlexDevice));
-            shape.splice(i + 2..=i + 2, [p.out, self.window.kernel[i]]);
             let y = reduce(reshape::<B>(x, &shape), i + 3);
             shape.remove(i + 3);
-            reshape::<B>(y, &shape)
+            Ok(reshape::<B>(y, &shape))
         })
     }
 

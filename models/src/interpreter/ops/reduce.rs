@@ -99,7 +99,7 @@ impl<B: Engine> Operator<B> for Reduce {
                 let mut kept = shape.clone();
                 along.iter().for_each(|a| kept[*a] = 1);
                 // Where each element goes: axes that are reduced count nothing.
-                let place = spread(&kept, &shape);
+                let place = spread(&kept, &shape)?;
                 let mut data: Vec<Option<i64>> = vec![None; bounded(&kept)?];
                 for (value, at) in host.data.iter().zip(place) {
                     data[at] = Some(data[at].map_or(Ok(*value), |sum| self.integers(sum, *value))?);

@@ -89,6 +89,8 @@ impl View {
             Self::Unsqueeze { axes: given } => {
                 let list = operand.or_else(|| given.clone()).ok_or_else(|| Fault::broken("axes are missing"))?;
                 let mut shape = have.to_vec();
+                // Before any axis is put in, that there are not too many.
+                bounded(&vec![1; have.len().saturating_add(list.len())])?;
                 for a in axes(&list, have.len() + list.len())? {
                     shape.insert(a, 1);
                 }
@@ -184,7 +186,7 @@ impl<B: Engine> Operator<B> for Expand {
                 Ok(vec![Value::Float(B::float_expand(x, Shape::from(want)))])
             }
             Value::Host(host) => {
-                let data = spread(&have, &want).into_iter().map(|i| host.data[i]).collect();
+                let data = spread(&have, &want)?.into_iter().map(|i| host.data[i]).collect();
                 Ok(vec![Value::Host(Host::new(host.element, want, data))])
             }
         }

@@ -23,7 +23,7 @@ use crate::interpreter::engine::Engine;
 use crate::interpreter::fault::Fault;
 use crate::interpreter::operator::{Compile, Context, Inputs, Operator};
 use crate::interpreter::spec::Spec;
-use crate::interpreter::value::{Host, Value, axes, axis, bounded, dims, extents, floats, read, reshape};
+use crate::interpreter::value::{Host, Value, axes, axis, bounded, bounded_on_host, dims, extents, floats, read, reshape};
 
 pub(super) fn family<B: Engine>(op: &str) -> Option<Compile<B>> {
     Some(match op {
@@ -216,7 +216,10 @@ impl<B: Engine> Operator<B> for Concat {
         }
         match (floats.is_empty(), hosts.is_empty()) {
             (false, true) => Ok(vec![Value::Float(B::float_cat(floats, axis))]),
-            (true, false) => Ok(vec![Value::Host(join(&hosts, axis, out))]),
+            (true, false) => {
+                bounded_on_host(&out)?;
+                Ok(vec![Value::Host(join(&hosts, axis, out))])
+            }
             _ => Err(Fault::broken("the operands differ in element type")),
         }
     }
@@ -261,6 +264,7 @@ impl<B: Engine> Operator<B> for Gather {
         bounded(&out)?;
         match x {
             Value::Host(host) => {
+                bounded_on_host(&out)?;
                 let picked = pick_host(&host, &Picks { axis: at, indices });
                 Ok(vec![Value::Host(Host { shape: out, ..picked })])
             }
@@ -343,8 +347,9 @@ impl<B: Engine> Operator<B> for Pad {
                     None => 0,
                 };
                 let mut place = vec![0; shape.len()];
-                let mut data = Vec::with_capacity(out.iter().product());
-                for _ in 0..out.iter().product::<usize>() {
+                let count = bounded_on_host(&out)?;
+                let mut data = Vec::with_capacity(count);
+                for _ in 0..count {
                     let from = (0..shape.len()).try_fold(0, |flat, a| Some(flat * shape[a] + self.source(place[a], pads[a].0, shape[a])?));
                     data.push(from.map_or(fill, |from| x.data[from]));
                     advance(&mut place, &out);

@@ -5,6 +5,7 @@ mod common;
 mod constants;
 mod exports;
 mod noops;
+mod opset;
 #[cfg(test)]
 mod tests;
 
@@ -34,11 +35,12 @@ impl Pass {
 
 /// What the quantizer does to a graph before it looks for ranges, in this order. Names of
 /// values that remain are kept.
-pub const PASSES: [Pass; 11] = [
+pub const PASSES: [Pass; 12] = [
     Pass { name: "exporter's notes", run: exports::drop_notes },
     Pass { name: "constants to initializers", run: constants::to_initializers },
     Pass { name: "types of casts", run: exports::name_types },
     Pass { name: "no-ops", run: noops::remove },
+    Pass { name: "opset", run: opset::raise },
     Pass { name: "constant folding", run: constants::fold },
     Pass { name: "equal constants", run: common::share_constants },
     Pass { name: "equal operators", run: common::share_operators },
