@@ -320,6 +320,7 @@ async fn prepare_and_train(
         model: fetch(missing.model, Some(terms.model)).await?,
         preprocess: fetch(missing.preprocess, terms.preprocess).await?,
         schema: fetch(missing.schema, terms.schema).await?,
+        loss: fetch(missing.loss, terms.train.loss.digest()).await?,
     };
     let params = link.fetch_floats(terms.params, terms.dimension()).await.map_err(|error| fetch_failure("the parameters", error))?;
     bench.train(Job { terms, node, params, objects, cancel }).await

@@ -212,6 +212,9 @@ pub enum ModelError {
         /// What is allowed.
         reason: String,
     },
+    /// A graph that is no loss.
+    #[error("the loss graph cannot be used")]
+    LossGraph(#[source] Box<Self>),
     /// Examples that do not fit the model.
     #[error("the data does not fit the model")]
     Data(#[from] DataFault),

@@ -3,13 +3,13 @@
 use sapwood_models::{
     Dataset, Forward,
     onnx::Model,
-    train::{self, Labels, TrainConfig},
+    train::{self, Labels, Loss, TrainConfig},
 };
 use sapwood_protocol::{round::TrainTerms, spec::OptimizerKind};
 
 use crate::SimulationError;
 
-/// How a node trains under these terms.
+/// How a node trains under these terms, but for the graph of its loss.
 ///
 /// # Errors
 /// [`SimulationError::Model`] for a loss of another version of the protocol.
@@ -17,7 +17,8 @@ pub fn train_config(terms: &TrainTerms) -> Result<TrainConfig, SimulationError> 
     let o = &terms.optimizer;
     let (beta1, beta2, epsilon, weight_decay) = (o.beta1 as f32, o.beta2 as f32, o.epsilon as f32, o.weight_decay as f32);
     Ok(TrainConfig {
-        loss: terms.loss.to_string().parse()?,
+        // A graph stands in the place of the name.
+        loss: if terms.loss.digest().is_some() { Loss::CrossEntropy } else { terms.loss.to_string().parse()? },
         labels: Labels {
             weights: terms.labels.weights.iter().map(|w| *w as f32).collect(),
             smoothing: terms.labels.smoothing as f32,

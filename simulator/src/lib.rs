@@ -29,18 +29,20 @@ use sapwood_protocol::{
 };
 
 /// How to simulate.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// Nodes that train at the same time; the outcome does not depend on it.
     pub threads: NonZeroUsize,
     /// Probability that a node does not answer in an attempt, from 0 to 1, seeded.
     pub drop: f64,
+    /// The graph that the spec's loss names.
+    pub loss: Option<Model>,
 }
 
 impl Default for Options {
     /// All cores, no faults.
     fn default() -> Self {
-        Self { threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN), drop: 0.0 }
+        Self { threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN), drop: 0.0, loss: None }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
-use sapwood_models::{Dataset, onnx::Model};
+use sapwood_models::{Dataset, onnx::Model, train::TrainConfig};
 use sapwood_privacy::{Accumulator, dp::NoiseSeed};
 use sapwood_protocol::{
     Cx, Digest, Fault, Machine, NodeId, Secrets, SessionId, Timestamp,
@@ -97,7 +97,11 @@ impl World {
         spec.evaluate.data = evaluation.as_ref().map(|_| "given".to_owned());
 
         let threads = options.threads.get().min(data.len());
-        let mut crew = Crew::new(model, &train_config(&TrainTerms::of(&spec, 1))?, threads)?;
+        if let Some(graph) = &options.loss {
+            spec.model.loss = Digest::of(&graph.encode()).into();
+        }
+        let config = TrainConfig { loss_graph: options.loss.clone(), ..train_config(&TrainTerms::of(&spec, 1))? };
+        let mut crew = Crew::new(model, &config, threads)?;
         if matches!(spec.privacy.unit, PrivacyUnit::Example | PrivacyUnit::Entity) {
             crew.first().check_units()?;
         }

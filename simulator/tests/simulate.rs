@@ -33,7 +33,7 @@ fn model() -> Model {
 
 fn go(spec: &Spec, nodes: Vec<Dataset>, threads: usize, drop: f64) -> Result<Outcome, SimulationError> {
     let evaluation = concat(&blocks(12, 14)).unwrap();
-    let options = Options { threads: NonZeroUsize::new(threads).unwrap(), drop };
+    let options = Options { threads: NonZeroUsize::new(threads).unwrap(), drop, loss: None };
     simulate(spec, &model(), nodes, Some(evaluation), &options, &mut |_| ())
 }
 
@@ -129,6 +129,27 @@ fn the_learning_rate_follows_its_schedule() {
     let moved = |rounds: &[sapwood_protocol::run::RoundRecord]| loss(rounds, 1) - loss(rounds, 2);
     assert!(moved(&falling).abs() < 0.2 * moved(&plain).abs(), "{} of {}", moved(&falling), moved(&plain));
     assert_ne!(loss(&plain, 0), loss(&with("warmup = 2"), 0));
+}
+
+/// A loss that is spelled out trains as the one that has a name, in clear and by example.
+#[test]
+fn a_loss_graph_is_as_good_as_a_name() {
+    let with = |loss: &str, graph: Option<Model>| {
+        let text = format!(
+            "name = \"digits\"\nseed = 11\n[model]\nfile = \"mlp.onnx\"\nloss = \"{loss}\"\n[train]\nrounds = 3\nlr = 0.1\n\
+             [secure_aggregation]\nmode = \"off\"\n[privacy]\nunit = \"none\"\n[cohort]\nsize = 2\n"
+        );
+        let options = Options { loss: graph, ..Options::default() };
+        let evaluation = concat(&blocks(12, 14)).unwrap();
+        simulate(&Spec::parse(&text).unwrap(), &model(), blocks(1, 2), Some(evaluation), &options, &mut |_| ())
+    };
+    let named = with("cross_entropy", None).unwrap();
+    let own = with("mine.onnx", Some(zoo::cross_entropy())).unwrap();
+    for (a, b) in own.rounds.iter().zip(&named.rounds) {
+        let (a, b) = (a.evaluation.unwrap(), b.evaluation.unwrap());
+        assert!((a.loss.unwrap() - b.loss.unwrap()).abs() < 1e-4 && a.accuracy == b.accuracy, "{a:?} {b:?}");
+    }
+    assert!(matches!(with("mine.onnx", None), Err(SimulationError::Model(_))));
 }
 
 #[test]

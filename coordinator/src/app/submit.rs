@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sapwood_models::{Model, train::Trainer};
+use sapwood_models::{Model, ModelError, train::Trainer};
 use sapwood_privacy::ledger::Rho;
 use sapwood_protocol::{
     Digest, Fault, RunId,
@@ -68,6 +68,9 @@ impl State {
         };
         let model = object("model.file", &spec.model.file)?;
         let preprocess = spec.model.preprocess.as_deref().map(|file| object("model.preprocess", file)).transpose()?;
+        if let Some(file) = spec.model.loss.graph.as_deref().filter(|_| spec.model.loss.digest().is_none()) {
+            spec.model.loss = object("model.loss", file)?.into();
+        }
         let schema = spec.data.schema.as_deref().map(|file| object("data.schema", file)).transpose()?;
         let (params, length) = self.prepare(&spec, model, preprocess, schema).await?;
 
@@ -168,7 +171,11 @@ impl From<ObjectError> for Prepare {
 fn initial(spec: &Spec, objects: &Objects, model: Digest) -> Result<Vec<f32>, Prepare> {
     let refuse = |why: String| Fault::from(Misuse::Setting { key: "model.file".into(), why });
     let model = Model::decode(&objects.read(model)?).map_err(|error| refuse(chain(&error)))?;
-    let trainer = measuring(&spec.model).and_then(|config| Trainer::new(&model, config)).map_err(|error| refuse(chain(&error)))?;
+    let config = measuring(&spec.model, objects).map_err(|error| refuse(chain(&error)))?;
+    let trainer = Trainer::new(&model, config).map_err(|error| match error {
+        ModelError::LossGraph(_) => Misuse::Setting { key: "model.loss".into(), why: chain(&error) }.into(),
+        error => refuse(chain(&error)),
+    })?;
     // Clipping one unit by one protects it only if no other moves its gradient.
     if matches!(spec.privacy.unit, PrivacyUnit::Example | PrivacyUnit::Entity) {
         trainer.check_units().map_err(|error| refuse(chain(&error)))?;

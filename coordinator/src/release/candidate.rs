@@ -28,7 +28,7 @@ use sapwood_runtime::Runtime;
 use super::{
     BuildJob, Built, CheckJob, EvaluateJob, Evaluator, Probe, Release, ReleaseError, Timings, Work, WorkError,
     card::Card,
-    evaluate::floats,
+    evaluate::{floats, measuring},
     export::{Exported, calibration_data, evaluation_data, graphs, read, target},
     pack::{self, Golden},
     score::{Pipeline, Score},
@@ -98,7 +98,8 @@ impl Candidates {
         }
         let schema = schema.as_ref();
         if spec.evaluate.data.is_some() {
-            Evaluator::new(&model, preprocess.as_ref(), &spec.model, &evaluation_data(spec, schema, job.objects)?)?;
+            let data = evaluation_data(spec, schema, job.objects)?;
+            Evaluator::new(&model, preprocess.as_ref(), measuring(&spec.model, job.objects)?, &data)?;
         }
         if spec.release.auto {
             let calibration = calibration_data(spec, schema, job.objects)?;
@@ -122,7 +123,7 @@ impl Candidates {
             None => {
                 let (model, preprocess) = graphs(job.objects, job.model, job.preprocess)?;
                 let data = evaluation_data(job.spec, sources::schema(job.schema, job.objects)?.as_ref(), job.objects)?;
-                Evaluator::new(&model, preprocess.as_ref(), &job.spec.model, &data)?
+                Evaluator::new(&model, preprocess.as_ref(), measuring(&job.spec.model, job.objects)?, &data)?
             }
         };
         let record = evaluator.evaluate(&params)?;

@@ -1,12 +1,13 @@
 //! How the global model does on the evaluation data, round by round: through the interpreter, compiled once per run.
 
 use sapwood_models::{
-    Dataset, Model, ModelError,
+    Dataset, Model,
     train::{Labels, TrainConfig, Trainer},
 };
 use sapwood_protocol::{run::EvaluationRecord, spec};
 
 use super::{ReleaseError, sources};
+use crate::objects::Objects;
 
 /// A model and the examples that it is scored on.
 pub struct Evaluator {
@@ -16,8 +17,7 @@ pub struct Evaluator {
 
 impl Evaluator {
     /// Compiles the model; `data` holds raw features, which `preprocess` turns into the model's input.
-    pub fn new(model: &Model, preprocess: Option<&Model>, spec: &spec::ModelSpec, data: &Dataset) -> Result<Self, ReleaseError> {
-        let config = measuring(spec)?;
+    pub fn new(model: &Model, preprocess: Option<&Model>, config: TrainConfig, data: &Dataset) -> Result<Self, ReleaseError> {
         let trainer = Trainer::new(model, config)?;
         let data = Dataset { x: sources::prepared(preprocess, &data.x)?, y: data.y.clone() };
         Ok(Self { trainer, data })
@@ -36,7 +36,14 @@ impl Evaluator {
 }
 
 /// What a run's loss and frozen parameters mean to a trainer that only measures.
-pub(crate) fn measuring(spec: &spec::ModelSpec) -> Result<TrainConfig, ModelError> {
+///
+/// # Errors
+/// A loss graph that is not stored, or is no model.
+pub(crate) fn measuring(spec: &spec::ModelSpec, objects: &Objects) -> Result<TrainConfig, ReleaseError> {
+    if let Some(digest) = spec.loss.digest() {
+        let loss_graph = Some(Model::decode(&objects.read(digest)?)?);
+        return Ok(TrainConfig { loss_graph, freeze: spec.freeze.clone(), ..TrainConfig::default() });
+    }
     let weights = spec.labels.weights.iter().map(|w| *w as f32).collect();
     let labels = Labels { weights, smoothing: spec.labels.smoothing as f32, ignore: spec.labels.ignore };
     Ok(TrainConfig { loss: spec.loss.to_string().parse()?, labels, freeze: spec.freeze.clone(), ..TrainConfig::default() })

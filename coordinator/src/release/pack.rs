@@ -71,7 +71,7 @@ pub(super) fn parts(
     };
     let config = Config {
         schema: "sapwood/config/v1".into(),
-        postprocess: Postprocess::of(&spec.release.postprocess, spec.model.loss, golden.width())?,
+        postprocess: Postprocess::of(&spec.release.postprocess, &spec.model.loss, golden.width())?,
         thresholds: BTreeMap::new(),
         golden_tolerance: golden.tolerance,
     };

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use sapwood_models::{
     DataFault, Model,
-    train::{Epoch, Labels, Optimizer, TrainConfig, TrainError, Trainer},
+    train::{Epoch, Labels, Loss, Optimizer, TrainConfig, TrainError, Trainer},
 };
 use sapwood_privacy::Contribution;
 use sapwood_protocol::{
@@ -13,12 +13,15 @@ use sapwood_protocol::{
     spec,
 };
 
-use super::{Cache, Failure, Inner, Job, Trained, Update, budget::Need, chain, data::Prepared, random, units};
+use super::{Cache, Failure, Inner, Job, Objects, Trained, Update, budget::Need, chain, data::Prepared, random, units};
 use crate::{config::Trainer as Kind, points::TRAINING};
 
 /// A model compiled for one way of training.
 pub(super) struct Compiled {
     model: Digest,
+    /// The graph of its loss.
+    loss: Option<Digest>,
+    /// How it trains, but for that graph.
     config: TrainConfig,
     /// Bytes and nodes of the graph, for the budget.
     size: (u64, u64),
@@ -27,12 +30,13 @@ pub(super) struct Compiled {
 
 impl Compiled {
     /// Whether it was compiled for this. The learning rate moves from round to round.
-    fn trains_like(&self, config: &TrainConfig) -> bool {
-        self.config == TrainConfig { lr: self.config.lr, ..config.clone() }
+    fn suits(&self, terms: &Terms, config: &TrainConfig) -> bool {
+        let graphs = self.model == terms.model && self.loss == terms.train.loss.digest();
+        graphs && self.config == TrainConfig { lr: self.config.lr, ..config.clone() }
     }
 
     pub(super) fn is_for(&self, terms: &Terms) -> bool {
-        self.model == terms.model && config(&terms.train).is_ok_and(|config| self.trains_like(&config))
+        config(&terms.train).is_ok_and(|config| self.suits(terms, &config))
     }
 }
 
@@ -70,7 +74,7 @@ impl Inner {
         let schema = objects.schema.as_deref().map(run_schema).transpose()?;
         let key = terms.noise.as_ref().and_then(|noise| noise.entity_key.as_deref());
         cache.data.load(set, schema.as_ref(), key, self.budget.memory)?;
-        let compiled = compile(&mut cache.compiled, terms, objects.model.as_deref())?;
+        let compiled = compile(&mut cache.compiled, terms, objects)?;
         let alone = terms.noise.as_ref().is_some_and(NoiseTerms::is_per_unit);
         let data = cache.data.prepared(terms.preprocess, alone, objects.preprocess.as_deref())?.data;
         let example = data.x.row_len() as u64 * 4;
@@ -142,17 +146,23 @@ fn run_schema(bytes: &[u8]) -> Result<sapwood_data::Schema, Decline> {
 }
 
 /// The compiled model from the last round, if it is for the same way of training.
-fn compile<'a>(slot: &'a mut Option<Compiled>, terms: &Terms, bytes: Option<&[u8]>) -> Result<&'a mut Compiled, Decline> {
+fn compile<'a>(slot: &'a mut Option<Compiled>, terms: &Terms, objects: &Objects) -> Result<&'a mut Compiled, Decline> {
     let config = config(&terms.train)?;
-    if slot.as_ref().is_none_or(|compiled| compiled.model != terms.model || !compiled.trains_like(&config)) {
+    if slot.as_ref().is_none_or(|compiled| !compiled.suits(terms, &config)) {
         // Dropped first, so that there are never two in memory.
         *slot = None;
         let fault = |e: sapwood_models::ModelError| Decline::Model { why: chain(&e) };
-        let bytes = bytes.ok_or_else(|| Decline::Model { why: "its file did not come with the task".to_owned() })?;
+        let bytes = objects.model.as_deref().ok_or_else(|| Decline::Model { why: "its file did not come with the task".to_owned() })?;
         let model = Model::decode(bytes).map_err(fault)?;
         let size = (bytes.len() as u64, model.graph().node.len() as u64);
-        let trainer = Trainer::new(&model, config.clone()).map_err(fault)?;
-        *slot = Some(Compiled { model: terms.model, config, size, trainer });
+        let loss = terms.train.loss.digest();
+        let loss_graph = match (loss, objects.loss.as_deref()) {
+            (None, _) => None,
+            (Some(_), Some(bytes)) => Some(Model::decode(bytes).map_err(fault)?),
+            (Some(_), None) => return Err(Decline::Model { why: "its loss graph did not come with the task".to_owned() }),
+        };
+        let trainer = Trainer::new(&model, TrainConfig { loss_graph, ..config.clone() }).map_err(fault)?;
+        *slot = Some(Compiled { model: terms.model, loss, config, size, trainer });
     }
     Ok(slot.as_mut().expect("compiled above or before"))
 }
@@ -166,7 +176,11 @@ fn config(terms: &TrainTerms) -> Result<TrainConfig, Decline> {
         spec::OptimizerKind::Adam => Optimizer::Adam { beta1, beta2, epsilon, weight_decay },
         spec::OptimizerKind::AdamW => Optimizer::AdamW { beta1, beta2, epsilon, weight_decay },
     };
-    let loss = terms.loss.to_string().parse().map_err(|e| Decline::Model { why: chain(&e) })?;
+    // A graph stands in the place of the name.
+    let loss = match terms.loss.digest() {
+        Some(_) => Loss::CrossEntropy,
+        None => terms.loss.to_string().parse().map_err(|e| Decline::Model { why: chain(&e) })?,
+    };
     let weights = terms.labels.weights.iter().map(|w| *w as f32).collect();
     let labels = Labels { weights, smoothing: terms.labels.smoothing as f32, ignore: terms.labels.ignore };
     let (lr, batch, freeze) = (terms.lr as f32, terms.batch as usize, terms.freeze.clone());

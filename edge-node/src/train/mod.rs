@@ -97,6 +97,8 @@ pub struct Objects {
     pub preprocess: Option<Vec<u8>>,
     /// `terms.schema`.
     pub schema: Option<Vec<u8>>,
+    /// The graph that `terms.train.loss` names.
+    pub loss: Option<Vec<u8>>,
 }
 
 /// What was trained: a vector, or the exact sum of clipped units.
@@ -258,6 +260,8 @@ pub struct Missing {
     pub preprocess: bool,
     /// [`Objects::schema`].
     pub schema: bool,
+    /// [`Objects::loss`].
+    pub loss: bool,
 }
 
 impl Bench {
@@ -268,7 +272,8 @@ impl Bench {
         }
         let compiled = self.cache.compiled.as_ref().is_some_and(|compiled| compiled.is_for(terms));
         // The data may turn out to have changed, so what looks at it is always wanted; it is small.
-        Missing { model: !compiled, preprocess: terms.preprocess.is_some(), schema: terms.schema.is_some() }
+        let loss = !compiled && terms.train.loss.digest().is_some();
+        Missing { model: !compiled, preprocess: terms.preprocess.is_some(), schema: terms.schema.is_some(), loss }
     }
 
     /// Refuses terms whose vectors alone would not fit, before anything is fetched.

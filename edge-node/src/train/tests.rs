@@ -135,6 +135,36 @@ async fn a_learning_rate_moves_without_another_model() {
     }
 }
 
+/// A loss graph comes by its digest, once, and is another way of training.
+#[tokio::test]
+async fn a_loss_graph_comes_with_the_task() {
+    let dir = tempfile::tempdir().unwrap();
+    write_data(dir.path(), |_| ());
+    let workshop = workshop(dir.path(), 1);
+    let graph = zoo::cross_entropy().encode();
+    let with = |bytes: Option<&[u8]>| {
+        let mut job = job(0.05);
+        job.terms.train.loss = Digest::of(&graph).into();
+        job.objects.loss = bytes.map(<[u8]>::to_vec);
+        job
+    };
+    let missing = workshop.bench().await.missing(&with(None).terms);
+    assert!(missing.loss && missing.model);
+    let Decline::Model { why } = declined(train(&workshop, with(None)).await) else { panic!("another reason") };
+    assert!(why.contains("loss graph did not come"), "{why}");
+    let plain = train(&workshop, job(0.05)).await.unwrap();
+    assert!(workshop.bench().await.missing(&with(None).terms).model, "another loss is another way of training");
+    let own = train(&workshop, with(Some(&graph))).await.unwrap();
+    assert_eq!(workshop.bench().await.missing(&with(None).terms), Missing::default());
+    assert!((own.contribution().loss - plain.contribution().loss).abs() < 1e-5);
+    assert_eq!(own.contribution().correct, plain.contribution().correct);
+    let no_loss = zoo::scale(&[3], 1.0).encode();
+    let mut bad = with(Some(&no_loss));
+    bad.terms.train.loss = Digest::of(&no_loss).into();
+    let Decline::Model { why } = declined(train(&workshop, bad).await) else { panic!("another reason") };
+    assert!(why.contains("the loss graph cannot be used") && why.contains("reads `output` and `target`"), "{why}");
+}
+
 /// A model is compiled once, and asked for once.
 #[tokio::test]
 async fn the_model_is_kept_between_rounds() {

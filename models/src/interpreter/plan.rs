@@ -139,7 +139,7 @@ impl<B: Engine> Plan<B> {
             for (slot, result) in step.outputs.iter().zip(results) {
                 if let Some(slot) = slot {
                     weights[*slot] = result.weight();
-                    held.add(weights[*slot]).map_err(|fault| fault.at(&step.label, &step.op))?;
+                    held.add(weights[*slot]).map_err(|fault| fault.at(&step.label, step.node.op_type()))?;
                     observe(&self.names[*slot], &result);
                     values[*slot] = Some(result);
                 }

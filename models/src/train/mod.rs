@@ -6,16 +6,19 @@
 //! threads. The optimizer starts fresh at every call, since a node that joins a round
 //! late has no state either.
 //!
-//! - [`loss`] measures outputs and gives the gradient with respect to them;
+//! - [`loss`] measures outputs and gives the gradient with respect to them; [`metric`] measures them with a graph of the user's;
 //! - [`optimizer`] moves one tensor along its gradient;
 //! - [`schedule`] moves the learning rate;
 //! - [`order`] draws the order of the examples;
 //! - [`units`] gives the gradient of each unit of privacy, and moves nothing.
 
 mod apart;
+mod criterion;
 mod error;
 mod gradients;
+mod judge;
 mod loss;
+mod metric;
 mod optimizer;
 mod order;
 mod schedule;
@@ -28,19 +31,29 @@ mod tests;
 
 pub use error::TrainError;
 pub use loss::{Labels, Loss};
+pub use metric::Metric;
 pub use optimizer::Optimizer;
 pub use schedule::{Schedule, Shape};
 pub use trainer::{Trainer, Watch};
 pub use units::UnitGradient;
 
-use crate::dataset::{DataFault, Dataset, Known, Targets};
+use crate::Model;
+use crate::dataset::{DataFault, Dataset, Targets};
 use crate::tensor::Tensor;
+
+use criterion::Criterion;
+
+/// Examples per forward pass of an evaluation.
+const EVALUATED_AT_ONCE: usize = 128;
 
 /// How to train.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainConfig {
     /// What is minimized.
     pub loss: Loss,
+    /// A graph in its place: from `output` (the model's first, f32 `[batch, ...]`) and `target` (i64 `[batch]` or f32 `[batch, ...]`) to one
+    /// f32 for each example.
+    pub loss_graph: Option<Model>,
     /// How labels of classes count.
     pub labels: Labels,
     /// How parameters follow their gradients.
@@ -64,6 +77,7 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             loss: Loss::CrossEntropy,
+            loss_graph: None,
             labels: Labels::default(),
             optimizer: Optimizer::sgd(),
             lr: 0.05,
@@ -120,16 +134,25 @@ pub struct Evaluation {
 /// How well answers `[n, ...]` that another runtime gave fit the targets: what [`Trainer::evaluate`] says of its own.
 ///
 /// # Errors
-/// [`TrainError::Data`] or [`TrainError::Targets`] for targets that are none for this loss or these answers.
-pub fn score(loss: Loss, labels: &Labels, answers: &Tensor, targets: &Targets) -> Result<Evaluation, TrainError> {
+/// [`TrainError::Data`] or [`TrainError::Targets`] for targets that are none for this loss or these answers; [`TrainError::Model`] for a
+/// loss that cannot be used.
+pub fn score(config: &TrainConfig, answers: &Tensor, targets: &Targets) -> Result<Evaluation, TrainError> {
     let width = answers.row_len();
     let found = answers.as_f32().ok_or(DataFault::Targets { found: "answers that are not f32", needed: "f32 answers" })?;
     let data = Dataset { x: Tensor::f32([answers.rows(), 1], vec![0.0; answers.rows()])?.into(), y: targets.clone() };
-    data.check(Some(Known { classes: loss.classes(width), ignore: labels.ignore }))?;
-    loss.check(targets, width)?;
+    let (criterion, answer) = (Criterion::new(config)?, answers.shape.get(1..).unwrap_or_default());
+    data.check(Some(criterion.known(width)))?;
+    criterion.check_targets(targets, width)?;
+    if let Criterion::Graph(graph) = &criterion {
+        graph.check(answer)?;
+    }
     let rows: Vec<usize> = (0..data.len()).collect();
     let mut tally = Tally::default();
-    tally.add(&loss.measure(labels, found, width, &data, &rows));
+    for rows in rows.chunks(EVALUATED_AT_ONCE) {
+        let width = width.max(1);
+        let found = &found[rows[0] * width..(rows[rows.len() - 1] + 1) * width];
+        tally.add(&criterion.measure(found, answer, &data, rows)?);
+    }
     Ok(tally.evaluation())
 }
 

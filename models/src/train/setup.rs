@@ -1,6 +1,7 @@
 //! What a configuration must be, and what a graph must have, before anything is compiled.
 
 use super::TrainConfig;
+use super::criterion::Criterion;
 use crate::onnx::{Dim, Model, ValueInfo, pb};
 use crate::{ModelError, Tensor};
 
@@ -21,7 +22,6 @@ pub(super) fn check(config: &TrainConfig) -> Result<(), ModelError> {
     if let Some(clip) = config.gradient_clip.filter(|clip| !(clip.is_finite() && *clip > 0.0)) {
         return Err(ModelError::Setting { name: "gradient clip", value: clip.to_string(), reason: "it must be above 0".to_owned() });
     }
-    config.loss.check_settings(&config.labels)?;
     config.schedule.check()?;
     config.optimizer.check()
 }
@@ -52,10 +52,10 @@ pub(super) fn example(input: &ValueInfo) -> Result<Vec<usize>, ModelError> {
 
 /// The value that the loss reads: the model's first output, or what goes into its last node
 /// if that belongs to the loss.
-pub(super) fn answer(model: &Model, config: &TrainConfig) -> Result<String, ModelError> {
+pub(super) fn answer(model: &Model, criterion: &Criterion) -> Result<String, ModelError> {
     let output = model.outputs().into_iter().next().ok_or(ModelError::MissingGraph)?.name;
     let last = model.graph().node.iter().find(|n| n.output.contains(&output));
-    let absorbed = last.filter(|n| config.loss.absorbs(n.op_type()) && along_last_axis(n));
+    let absorbed = last.filter(|n| criterion.absorbs(n.op_type()) && along_last_axis(n));
     Ok(absorbed.and_then(|n| n.input.first().cloned()).unwrap_or(output))
 }
 

@@ -5,12 +5,13 @@ use std::ops::ControlFlow;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Labels, Loss, Optimizer, Progress, Schedule, Shape, TrainConfig, TrainError, Trainer, UnitGradient};
+use super::{Labels, Loss, Metric, Optimizer, Progress, Schedule, Shape, TrainConfig, TrainError, Trainer, UnitGradient};
 use crate::onnx::make::{batched, int, ints, node, value};
 use crate::onnx::{Model, pb, write_tensor};
-use crate::{DataFault, Dataset, Element, Forward, ModelError, Targets, Tensor, ValueInfo, zoo};
+use crate::{DataFault, Dataset, Dim, Element, Forward, ModelError, Targets, Tensor, ValueInfo, zoo};
 
 mod apart;
+mod graph;
 mod units;
 
 fn config(loss: Loss, optimizer: Optimizer, lr: f32, batch: usize) -> TrainConfig {

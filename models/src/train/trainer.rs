@@ -9,26 +9,24 @@ use burn_backend::{AutodiffBackend as _, tensor::FloatTensor};
 use burn_flex::{Flex, FlexTensor};
 use rand_chacha::ChaCha8Rng;
 
+use super::criterion::Criterion;
 use super::gradients::{Gradients, values};
 use super::loss::Measured;
 use super::optimizer::Descent;
 use super::order::{Purpose, generator, shuffled};
 use super::setup::{answer, check, check_lr, example, inputs};
-use super::{Epoch, Evaluation, Progress, Tally, TrainConfig, TrainError};
-use crate::dataset::{Dataset, Known};
+use super::{EVALUATED_AT_ONCE, Epoch, Evaluation, Progress, Tally, TrainConfig, TrainError};
+use crate::dataset::Dataset;
 use crate::interpreter::engine::Engine;
 use crate::interpreter::plan::Plan;
 use crate::interpreter::value::{Value, bounded, dims, floats, read};
 use crate::interpreter::{Mode, guard};
 use crate::layout::{Layout, Parameter, parameters, write_back};
 use crate::onnx::{Model, ValueInfo};
-use crate::{Features, ModelError, Targets, Tensor};
+use crate::{Features, ModelError, Tensor};
 
 /// Flex with a tape.
 type Tape = Autodiff<Flex>;
-
-/// Examples per forward pass of an evaluation.
-const EVALUATED_AT_ONCE: usize = 128;
 
 /// A model compiled for training. It is compiled once and trains many times.
 pub struct Trainer {
@@ -38,6 +36,9 @@ pub struct Trainer {
     pub(super) inputs: Vec<ValueInfo>,
     /// Answers (logits) per example.
     pub(super) width: usize,
+    /// Their shape.
+    pub(super) answer: Vec<usize>,
+    pub(super) criterion: Criterion,
     pub(super) learn: Plan<Tape>,
     pub(super) infer: Plan<Flex>,
     /// The parameters in layout order, matrices of linear layers as `[in, out]`.
@@ -68,16 +69,27 @@ impl Trainer {
     pub fn new(model: &Model, config: TrainConfig) -> Result<Self, ModelError> {
         check(&config)?;
         let inputs = inputs(model)?;
-        let answer = answer(model, &config)?;
+        let criterion = Criterion::new(&config)?;
+        let wanted = [answer(model, &criterion)?];
         let (layout, flat) = parameters(model, &config.freeze)?;
         // What cannot be exported later is refused now.
         write_back(model, &layout, &flat)?;
         let (learn, infer) = guard("compiling", || {
-            let wanted = [answer];
             Ok((Plan::compile(model, layout.parameters(), &wanted)?, Plan::compile(model, layout.parameters(), &wanted)?))
         })?;
-        let mut trainer =
-            Self { model: model.clone(), config, layout, inputs, width: 0, learn, infer, weights: Vec::new(), apart: OnceLock::new() };
+        let mut trainer = Self {
+            model: model.clone(),
+            config,
+            layout,
+            inputs,
+            width: 0,
+            answer: Vec::new(),
+            criterion,
+            learn,
+            infer,
+            weights: Vec::new(),
+            apart: OnceLock::new(),
+        };
         trainer.load(&flat);
         // The rehearsal needs room for gradients, and moves the weights in place: they are read from the file again.
         drop(flat);
@@ -224,7 +236,7 @@ impl Trainer {
         let rows: Vec<usize> = (0..data.len()).collect();
         for rows in rows.chunks(EVALUATED_AT_ONCE) {
             let answers = guard("an evaluation", || self.answer(data, rows, &mut |_, _| ()))?;
-            tally.add(&self.config.loss.measure(&self.config.labels, &answers, self.width, data, rows));
+            tally.add(&self.criterion.measure(&answers, &self.answer, data, rows)?);
         }
         Ok(tally.evaluation())
     }
@@ -236,9 +248,9 @@ impl Trainer {
     }
 
     pub(super) fn check(&self, data: &Dataset) -> Result<(), TrainError> {
-        data.check(Some(Known { classes: self.config.loss.classes(self.width), ignore: self.config.labels.ignore }))?;
+        data.check(Some(self.criterion.known(self.width)))?;
         data.x.check_for(&self.inputs)?;
-        self.config.loss.check(&data.y, self.width)
+        self.criterion.check_targets(&data.y, self.width)
     }
 
     /// The features of some rows, as the model reads them.
@@ -297,7 +309,7 @@ impl Trainer {
         let outcome = self.learn.run(batch, &leaves, Mode::Training(masks), &mut |_, _| ())?;
         let answers = float(outcome.outputs)?;
         let values = self.values::<Tape>(answers.clone(), rows.len())?;
-        let mut measured = self.config.loss.measure(&self.config.labels, &values, self.width, data, rows);
+        let mut measured = self.criterion.measure(&values, &self.answer, data, rows)?;
         // The sum of answers times the loss's gradient has that gradient.
         let shape = dims::<Tape>(&answers);
         let slope = floats::<Tape>(std::mem::take(&mut measured.gradient), &shape);
@@ -329,19 +341,11 @@ impl Trainer {
             let outcome = self.infer.run(batch, &self.weights, Mode::Inference, &mut |_, _| ())?;
             Ok(dims::<Flex>(&float(outcome.outputs)?))
         })?;
-        self.width = match (self.config.loss.is_of_classes(), &shape[..]) {
-            (true, [2, classes]) if *classes > 0 => *classes,
-            (true, _) => {
-                return Err(output_shape(format!("2 examples gave {shape:?}; this loss needs [examples, classes]")));
-            }
-            (_, [2, rest @ ..]) => rest.iter().product(),
-            _ => return Err(output_shape(format!("2 examples gave {shape:?}; the first axis must be the batch"))),
+        let [2, answer @ ..] = &shape[..] else {
+            return Err(output_shape(format!("2 examples gave {shape:?}; the first axis must be the batch")));
         };
-        let weights = self.config.labels.weights.len();
-        if weights != 0 && weights != self.width {
-            let reason = format!("the model has {} classes", self.width);
-            return Err(ModelError::Setting { name: "class weights", value: format!("{weights} of them"), reason });
-        }
+        self.criterion.check_answer(answer)?;
+        (self.width, self.answer) = (answer.iter().product(), answer.to_vec());
         let data = self.zeros()?;
         let mut descent = Descent::new(self.config.optimizer, self.config.lr, self.weights.len());
         let mut masks = generator(0, 0, Purpose::Masks);
@@ -363,11 +367,7 @@ impl Trainer {
             Ok((input.name.clone(), Tensor::f32(shape, vec![0.0; count])?))
         };
         let x = self.inputs.iter().map(zeros).collect::<Result<Features, ModelError>>()?;
-        let y = match self.config.loss.is_of_classes() {
-            true => Targets::Classes(vec![0, 0]),
-            false => Targets::Values(Tensor::f32([2, self.width], vec![0.0; 2 * self.width])?),
-        };
-        Ok(Dataset { x, y })
+        Ok(Dataset { x, y: self.criterion.some_targets(2, self.width)? })
     }
 
     /// The first tensor that is not finite when these rows pass: a parameter, else a value
@@ -429,7 +429,7 @@ pub(super) fn float<B: Engine>(mut outputs: Vec<Value<B>>) -> Result<FloatTensor
     }
 }
 
-fn output_shape(reason: String) -> ModelError {
+pub(super) fn output_shape(reason: String) -> ModelError {
     ModelError::Shape { node: "the graph's output".to_owned(), op: "output".to_owned(), reason }
 }
 

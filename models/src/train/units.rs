@@ -71,7 +71,7 @@ impl Trainer {
                 Ok((loss, correct)) if loss.is_finite() && finite(&flat) => (loss, correct),
                 _ => {
                     flat.fill(0.0);
-                    (f64::NAN, self.config.loss.has_accuracy().then_some(0))
+                    (f64::NAN, self.criterion.has_accuracy(&self.answer).then_some(0))
                 }
             };
             if each(UnitGradient { gradient: &flat, loss, correct, rows: rows.len() }).is_break() {

@@ -17,8 +17,8 @@ mod tests;
 mod transformer;
 
 use crate::ModelError;
-use crate::onnx::{Model, make, pb, write_tensor};
-use crate::tensor::Tensor;
+use crate::onnx::{Dim, Element, Model, ValueInfo, make, pb, write_tensor};
+use crate::tensor::{Tensor, TensorData};
 pub use preprocess::{Interpolation, normalize, one_hot, resize};
 use stack::Stack;
 
@@ -144,6 +144,31 @@ pub fn rows(shape: &[usize], mean: f32, factor: f32) -> Model {
         initializer: vec![write_tensor("mean", &Tensor::scalar(mean)), write_tensor("factor", &Tensor::scalar(factor))],
         input: vec![make::value(&make::batched("input", shape))],
         output: vec![make::value(&make::batched("rows", &[features]))],
+        ..Default::default()
+    };
+    finish(graph)
+}
+
+/// A loss graph for [`crate::train::TrainConfig::loss_graph`]: softmax cross-entropy of `output` `[batch, classes]` and `target`, int64
+/// `[batch]`. A loss of one's own may begin as this.
+pub fn cross_entropy() -> Model {
+    let batch = || Dim::Symbol("batch".into());
+    let value = |name: &str, element, shape| make::value(&ValueInfo { name: name.to_owned(), element, shape });
+    let graph = pb::GraphProto {
+        name: Some("cross_entropy".into()),
+        node: vec![
+            make::node("LogSoftmax", "log", &["output"], &["log"], vec![make::int("axis", 1)]),
+            make::node("Unsqueeze", "column", &["target", "classes"], &["column"], vec![]),
+            make::node("GatherElements", "own", &["log", "column"], &["own"], vec![make::int("axis", 1)]),
+            make::node("Squeeze", "row", &["own", "classes"], &["row"], vec![]),
+            make::node("Neg", "negative", &["row"], &["loss"], vec![]),
+        ],
+        initializer: vec![write_tensor("classes", &Tensor { shape: vec![1], data: TensorData::I64(vec![1]) })],
+        input: vec![
+            value("output", Element::F32, vec![batch(), Dim::Symbol("classes".into())]),
+            value("target", Element::I64, vec![batch()]),
+        ],
+        output: vec![value("loss", Element::F32, vec![batch()])],
         ..Default::default()
     };
     finish(graph)

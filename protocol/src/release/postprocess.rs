@@ -64,7 +64,7 @@ impl Postprocess {
     ///
     /// # Errors
     /// [`Misuse::Setting`] if that many outputs cannot have it.
-    pub fn of(spec: &PostprocessSpec, loss: Loss, outputs: usize) -> Result<Self, Fault> {
+    pub fn of(spec: &PostprocessSpec, loss: &Loss, outputs: usize) -> Result<Self, Fault> {
         let (labels, below) = (spec.labels.clone(), spec.below.clone());
         let made = match spec.kind(loss) {
             PostprocessKind::None => Self::None {},
@@ -188,7 +188,7 @@ fn setting(section: &str, key: &str, why: String) -> Fault {
 
 impl PostprocessSpec {
     /// What is written, or what the loss trains for.
-    pub fn kind(&self, loss: Loss) -> PostprocessKind {
+    pub fn kind(&self, loss: &Loss) -> PostprocessKind {
         let said = self.threshold.is_some() || self.below.is_some() || !self.labels.is_empty();
         self.kind.unwrap_or(match loss.kind {
             LossKind::Bce if said => PostprocessKind::Sigmoid,
@@ -202,13 +202,14 @@ impl PostprocessSpec {
     ///
     /// # Errors
     /// [`Misuse::Setting`] with the path of the key.
-    pub fn check(&self, loss: Loss) -> Result<(), Fault> {
+    pub fn check(&self, loss: &Loss) -> Result<(), Fault> {
         const KEY: &str = "release.postprocess";
         let kind = self.kind(loss);
         let suits = match kind {
             PostprocessKind::None => true,
-            PostprocessKind::Argmax | PostprocessKind::Softmax => loss.is_of_classes(),
-            PostprocessKind::Sigmoid => loss.kind == LossKind::Bce,
+            // What a graph is a loss of, its author knows.
+            PostprocessKind::Argmax | PostprocessKind::Softmax => loss.graph.is_some() || loss.is_of_classes(),
+            PostprocessKind::Sigmoid => loss.graph.is_some() || loss.kind == LossKind::Bce,
         };
         if !suits {
             return Err(setting(KEY, "kind", format!("{kind} is not for a model that was trained with {loss}")));
@@ -290,7 +291,7 @@ mod tests {
     fn a_run_says_what_becomes_of_its_outputs() {
         let of = |loss: &str, keys: &str, outputs| {
             let spec = spec(loss, keys).unwrap();
-            Postprocess::of(&spec.release.postprocess, spec.model.loss, outputs)
+            Postprocess::of(&spec.release.postprocess, &spec.model.loss, outputs)
         };
         assert_eq!(of("cross_entropy", "", 10).unwrap(), Postprocess::Argmax { classes: 10 });
         assert_eq!(of("mse", "", 1).unwrap(), Postprocess::None {});

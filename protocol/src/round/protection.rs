@@ -236,7 +236,7 @@ pub(crate) fn adaptive(spec: &Spec) -> Result<Option<AdaptiveClip>, Fault> {
 }
 
 fn reports(spec: &Spec) -> Vec<Report> {
-    match (spec.privacy.unit, spec.model.loss) {
+    match (spec.privacy.unit, &spec.model.loss) {
         // At node level each statistic costs noise where there is none to spare.
         (PrivacyUnit::Node | PrivacyUnit::None, _) => Vec::new(),
         (_, loss) if loss.has_accuracy() => vec![Report::Loss, Report::Accuracy],

@@ -84,7 +84,7 @@ pub struct TrainTerms {
     pub seed: u64,
     /// Which of the node's data sets; none: its first.
     pub source: Option<String>,
-    /// What training makes small.
+    /// What training makes small; a graph goes by its digest.
     pub loss: Loss,
     /// How labels count.
     pub labels: LabelSpec,
@@ -179,7 +179,7 @@ impl TrainTerms {
         Self {
             seed: spec.seed,
             source: spec.data.source.clone(),
-            loss: spec.model.loss,
+            loss: spec.model.loss.clone(),
             labels: spec.model.labels.clone(),
             freeze: spec.model.freeze.clone(),
             local_epochs: train.local_epochs,

@@ -31,9 +31,9 @@ impl Spec {
     }
 
     fn check_labels(&self) -> Result<(), Fault> {
-        let (labels, loss) = (&self.model.labels, self.model.loss);
+        let (labels, loss) = (&self.model.labels, &self.model.loss);
         if *labels != LabelSpec::default() && !loss.is_of_classes() {
-            return Err(setting("model.labels", format!("{loss} has no labels of classes")));
+            return Err(setting("model.labels", format!("{loss} has no labels of classes that could be weighed")));
         }
         if !(0.0..1.0).contains(&labels.smoothing) {
             return Err(setting("model.labels.smoothing", format!("{} is not a share from 0 to below 1", labels.smoothing)));
@@ -185,7 +185,7 @@ impl Spec {
             return Err(setting("release.soak", "longer than 30 days"));
         }
         within("release.golden", release.golden, 1, 1000)?;
-        release.postprocess.check(self.model.loss)?;
+        release.postprocess.check(&self.model.loss)?;
         if release.use_case.trim().is_empty() {
             return Err(setting("release.use_case", "empty; say what the model is for"));
         }

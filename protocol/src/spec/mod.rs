@@ -12,7 +12,7 @@
 //!
 //!     [model]
 //!     file = "cnn.onnx"            # the initial model; its initializers are trained
-//!     loss = "cross_entropy"       # cross_entropy | focal:2 | bce | mse | mae | huber:1 | pinball:0.5
+//!     loss = "cross_entropy"       # cross_entropy | focal:2 | bce | mse | mae | huber:1 | pinball:0.5 | my_loss.onnx
 //!     freeze = ["stem.*"]          # initializers that stay as they are; ["*", "!head.*"] trains the head only
 //!
 //!     [model.labels]
@@ -113,7 +113,7 @@ pub struct Spec {
 pub struct ModelSpec {
     /// The initial ONNX model. Required.
     pub file: String,
-    /// What training makes small.
+    /// What training makes small: a name, or an ONNX graph beside this file, from `output` and `target` to one value for each example.
     pub loss: Loss,
     /// How labels of classes count.
     pub labels: LabelSpec,

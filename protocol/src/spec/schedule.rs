@@ -82,8 +82,8 @@ impl FromStr for Schedule {
         }
         let refuse = || format!("{text:?} is no schedule; use constant, linear, cosine or step:EVERY:FACTOR, such as step:10:0.5");
         let (every, factor) = text.strip_prefix("step:").and_then(|rest| rest.split_once(':')).ok_or_else(refuse)?;
-        let every = every.parse().ok().filter(|every| *every >= 1);
-        let factor = factor.parse().ok().filter(|factor| *factor > 0.0 && *factor <= 1.0);
+        let every = every.parse::<u32>().ok().filter(|every| *every >= 1);
+        let factor = factor.parse::<f64>().ok().filter(|factor| *factor > 0.0 && *factor <= 1.0);
         every
             .zip(factor)
             .map(|(every, factor)| Self::Step { every, factor })

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sapwood_models::{
     Dataset, Model, Tensor,
-    train::{Labels, Loss, score},
+    train::{Labels, Metric, TrainConfig, score},
     trains_when_run,
 };
 use serde_json::json;
@@ -15,10 +15,21 @@ use crate::output::{Answer, Exit, Failure, OrFail};
 pub(super) fn eval(args: &EvalArgs) -> Result<Answer, Failure> {
     let model = read_model(&args.file)?;
     let data = args.data.read()?;
-    let (loss, labels) = args.loss.parse()?;
-    let answers = logits(&model, Answers::new(&model, args.runtime)?.all(&data.x)?);
-    let found = score(loss, &labels, &answers, &data.y).or_usage()?;
-    let merit = Merit::of(&answers, &data.y, &args.data.classes()?)?;
+    let config = args.loss.config()?;
+    let mut answers = Answers::new(&model, args.runtime)?.all(&data.x)?;
+    // A loss graph reads what the model answers.
+    if config.loss_graph.is_none() {
+        answers = logits(&model, answers);
+    }
+    let found = score(&config, &answers, &data.y).or_usage()?;
+    let mut merit = Merit::of(&answers, &data.y, &args.data.classes()?)?;
+    if let Some(path) = &args.metric {
+        let last = args.metric_final.as_deref().map(read_model).transpose()?;
+        let figures = Metric::new(&read_model(path)?, last.as_ref()).or_usage()?.measure(&answers, &data.y).or_usage()?;
+        let shown: Vec<String> = figures.iter().map(|figure| format!("{figure:.4}")).collect();
+        merit.text = format!("{}\n{} {}", merit.text, path.display(), shown.join(" "));
+        merit.json["graph"] = json!(figures);
+    }
     let told = json!({"accuracy": found.accuracy, "loss": found.loss, "examples": found.examples, "metrics": merit.json});
     if let Some(folder) = &args.report {
         merit.write(folder, &told)?;
@@ -28,9 +39,15 @@ pub(super) fn eval(args: &EvalArgs) -> Result<Answer, Failure> {
 }
 
 impl LossArgs {
-    pub(super) fn parse(&self) -> Result<(Loss, Labels), Failure> {
+    /// What is minimized; the rest as it is by default.
+    pub(super) fn config(&self) -> Result<TrainConfig, Failure> {
         let labels = Labels { weights: self.class_weights.clone(), smoothing: self.label_smoothing, ignore: self.ignore_label };
-        Ok((self.loss.parse().or_usage()?, labels))
+        let config = TrainConfig { labels, ..TrainConfig::default() };
+        Ok(if self.loss.ends_with(".onnx") {
+            TrainConfig { loss_graph: Some(read_model(Path::new(&self.loss))?), ..config }
+        } else {
+            TrainConfig { loss: self.loss.parse().or_usage()?, ..config }
+        })
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) enum Verb {
     Diff(DiffArgs),
     /// Train on this machine.
     #[command(
-        after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx\n  sapwood model train cnn.onnx --data photos/ --schema schema.toml --preprocess scale.onnx --report plots/ --out trained.onnx"
+        after_help = "Examples:\n  sapwood model train cnn.onnx --data digits:1-11 --preprocess scale.onnx --epochs 20 --out trained.onnx\n  sapwood model train mlp.onnx --data folder/ --loss mse --optimizer adam --lr 0.001 --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --validation test.npz --patience 3 --schedule cosine --freeze '*,!fc2.*' --out head.onnx\n  sapwood model train cnn.onnx --data photos/ --schema schema.toml --preprocess scale.onnx --report plots/ --out trained.onnx\n  sapwood model train cnn.onnx --data train.npz --loss my_loss.onnx --out trained.onnx"
     )]
     Train(Box<TrainArgs>),
     /// Loss, accuracy and other figures of merit on a data set.
@@ -297,12 +297,19 @@ pub(crate) struct EvalArgs {
     /// Folder for metrics.json and confusion.svg, or residuals.svg.
     #[arg(long, value_name = "FOLDER")]
     report: Option<PathBuf>,
+    /// An .onnx graph from `output` and `target` to counters, float32 [batch, k], each from -1 to 1; their means are shown.
+    #[arg(long)]
+    metric: Option<PathBuf>,
+    /// An .onnx graph from the counters' `sums`, float32 [k], and `examples`, float32, to the figures that are shown instead.
+    #[arg(long, requires = "metric")]
+    metric_final: Option<PathBuf>,
 }
 
 /// What is minimized, and measured.
 #[derive(Args)]
 pub(crate) struct LossArgs {
-    /// cross-entropy, focal:GAMMA, bce, mse, mae, huber:DELTA or pinball:QUANTILE.
+    /// cross-entropy, focal:GAMMA, bce, mse, mae, huber:DELTA, pinball:QUANTILE, or an .onnx graph from `output` (the model's first) and
+    /// `target` (int64 [batch] or float32 [batch, k]) to float32 [batch].
     #[arg(long, default_value = "cross-entropy")]
     loss: String,
     /// Weight of each class, such as 1,1,5.

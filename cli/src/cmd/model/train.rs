@@ -61,10 +61,7 @@ fn config(args: &TrainArgs) -> Result<TrainConfig, Failure> {
         Decay::Linear => Shape::Linear,
         Decay::Cosine => Shape::Cosine,
     };
-    let (loss, labels) = args.loss.parse()?;
     Ok(TrainConfig {
-        loss,
-        labels,
         optimizer: optimizer(&args.optimizer, args.momentum, args.weight_decay)?,
         lr: args.lr,
         schedule: Schedule { shape, warmup: args.warmup },
@@ -72,6 +69,7 @@ fn config(args: &TrainArgs) -> Result<TrainConfig, Failure> {
         accumulate: args.accumulate,
         batch: args.batch,
         freeze: args.freeze.clone(),
+        ..args.loss.config()?
     })
 }
 

@@ -62,7 +62,8 @@ pub(super) fn simulate(args: &SimulateArgs, json: bool) -> Result<Answer, Failur
     let fleet = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     spec.limit_cohort(fleet);
 
-    let options = Options { drop: args.drop, ..Options::default() };
+    let loss = spec.model.loss.graph.as_ref().map(|name| read_model(&folder.join(name))).transpose()?;
+    let options = Options { drop: args.drop, loss, ..Options::default() };
     let bar = progress::bar(u64::from(spec.train.rounds), "rounds", json);
     let outcome = run(&spec, &model, nodes, evaluation, &options, &mut |round| {
         bar.inc(1);

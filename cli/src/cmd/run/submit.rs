@@ -54,9 +54,9 @@ pub(crate) async fn submit_spec(remote: &mut Remote, text: &str, folder: &Path, 
     view(&remote.client.submit_run(request).await.map_err(|s| refused(&s))?.into_inner())
 }
 
-/// Files that the spec names and the coordinator needs: models, schema, and data sets that are files.
+/// Files that the spec names and the coordinator needs: models, loss, schema, and data sets that are files.
 fn named_files(spec: &Spec, folder: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
-    let models = [Some(&spec.model.file), spec.model.preprocess.as_ref(), spec.data.schema.as_ref()];
+    let models = [Some(&spec.model.file), spec.model.loss.graph.as_ref(), spec.model.preprocess.as_ref(), spec.data.schema.as_ref()];
     let mut files: Vec<(String, PathBuf)> = models.into_iter().flatten().map(|name| (name.clone(), folder.join(name))).collect();
     for name in [spec.evaluate.data.as_ref(), spec.release.calibration.as_ref()].into_iter().flatten() {
         if name.starts_with("sha256:") {

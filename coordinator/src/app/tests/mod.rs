@@ -102,7 +102,12 @@ impl World {
     }
 
     fn submission(&self) -> Submission {
-        Submission { spec: self.spec.clone(), objects: BTreeMap::from([("mlp.onnx".into(), self.model)]), token: "mine".into() }
+        let mut objects = BTreeMap::from([("mlp.onnx".into(), self.model)]);
+        if self.spec.contains("mine.onnx") {
+            let loss = Objects::open(self.folder.path()).unwrap().put(&zoo::cross_entropy().encode()).unwrap();
+            objects.insert("mine.onnx".into(), loss);
+        }
+        Submission { spec: self.spec.clone(), objects, token: "mine".into() }
     }
 
     /// Begins the run, which the word makes the same one however often it is said, and watches it until that is enough, or
@@ -312,11 +317,29 @@ async fn a_run_that_cannot_work_is_refused_at_once() {
     // Under a budget for each example, what mixes a batch is; what is trained on whole nodes may.
     let mixing = state.objects().put(&zoo::mobilenet([1, 16, 16], 3, 1).encode()).unwrap();
     let mixing = BTreeMap::from([("mlp.onnx".into(), mixing)]);
-    let budget = "unit = \"example\"\nepsilon = 8.0\ndelta = 1e-4\nexpected_units = 300";
+    let budget = "unit = \"example\"\nepsilon = 8.0\ndelta = 1e-4\nexpected_units = 300\nmechanism = \"central\"";
     let told = refuse(RUN.replace("unit = \"none\"", budget), mixing).await;
     assert!(told.contains("model.file") && told.contains("BatchNormalization") && told.contains("--norm group"), "{told}");
+    // A loss graph is looked at as the model is.
+    let own = RUN.replace("file = \"mlp.onnx\"", "file = \"mlp.onnx\"\nloss = \"mine.onnx\"");
+    assert!(refuse(own.clone(), objects.clone()).await.contains("mine.onnx"));
+    let no_loss = state.objects().put(&zoo::scale(&[2], 1.0).encode()).unwrap();
+    let told = refuse(own, objects.into_iter().chain([("mine.onnx".to_owned(), no_loss)]).collect()).await;
+    assert!(told.contains("model.loss") && told.contains("reads `output` and `target`"), "{told}");
     assert!(Spec::parse(RUN).is_ok());
     assert_eq!(state.runs().await.unwrap(), []);
+    state.shutdown().await;
+}
+
+/// A graph in the place of the loss goes to the nodes by its digest.
+#[tokio::test(start_paused = true)]
+async fn a_loss_graph_is_named_in_the_run_by_its_digest() {
+    let mut world = World::new();
+    world.spec = RUN.replace("file = \"mlp.onnx\"", "file = \"mlp.onnx\"\nloss = \"mine.onnx\"");
+    let (state, _lines, terms) = collecting(&world).await;
+    let loss = Digest::of(&zoo::cross_entropy().encode());
+    assert_eq!(terms.train.loss.digest(), Some(loss));
+    assert_eq!(state.objects().read(loss).unwrap(), zoo::cross_entropy().encode());
     state.shutdown().await;
 }
 

@@ -125,8 +125,9 @@ pub(crate) fn check(
         let refuse = |Reason(reason)| ModelError::Mixes { node: step.label.clone(), op: step.node.op_type().to_owned(), reason };
         let made: Vec<Option<Fact>> = step.outputs.iter().map(|o| o.and_then(|_| Some(Seen::pair(seen.next()?, Held::Fixed)))).collect();
         let held = rules::follow(&view(plan, step, &facts, &made)).map_err(refuse)?;
-        for ((slot, fact), held) in step.outputs.iter().zip(made).zip(held.into_iter().chain(std::iter::repeat(Held::Fixed))) {
+        for (i, (slot, fact)) in step.outputs.iter().zip(made).enumerate() {
             let (Some(slot), Some(mut fact)) = (slot, fact) else { continue };
+            let held = held.get(i).copied().ok_or_else(|| refuse(unknown("its rule knows fewer outputs")))?;
             // Two points determine a line: numbers that are alike for both are alike for all.
             let same = fact.ints.as_ref().is_some_and(|[two, three]| two == three) && fact.shape[0] == fact.shape[1];
             fact.held = if held == Held::Count && same { Held::Fixed } else { held };

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use prost::Message as _;
 
 use crate::ModelError;
-use crate::onnx::edit::replace_input;
+use crate::onnx::edit::replace_inputs;
 use crate::onnx::pb;
 
 use super::graph;
@@ -20,7 +20,7 @@ pub(super) fn share_constants(proto: &mut pb::ModelProto) -> Result<(), ModelErr
     let graph = graph(proto)?;
     let outputs = outputs(graph);
     let mut first: HashMap<Vec<u8>, String> = HashMap::new();
-    let mut same: Vec<(String, String)> = Vec::new();
+    let mut instead: HashMap<String, String> = HashMap::new();
     for tensor in &graph.initializer {
         let nameless = pb::TensorProto { name: None, doc_string: None, ..tensor.clone() };
         if nameless.encoded_len() > SMALL || outputs.contains(tensor.name()) {
@@ -28,12 +28,10 @@ pub(super) fn share_constants(proto: &mut pb::ModelProto) -> Result<(), ModelErr
         }
         let kept = first.entry(nameless.encode_to_vec()).or_insert_with(|| tensor.name().to_owned());
         if kept != tensor.name() {
-            same.push((tensor.name().to_owned(), kept.clone()));
+            instead.insert(tensor.name().to_owned(), kept.clone());
         }
     }
-    for (name, kept) in same {
-        graph.node.iter_mut().for_each(|node| replace_input(node, &name, &kept));
-    }
+    graph.node.iter_mut().for_each(|node| replace_inputs(node, &instead));
     Ok(())
 }
 
@@ -42,28 +40,21 @@ pub(super) fn share_operators(proto: &mut pb::ModelProto) -> Result<(), ModelErr
     let graph = graph(proto)?;
     let outputs = outputs(graph);
     let mut first: HashMap<Vec<u8>, Vec<String>> = HashMap::new();
-    let mut index = 0;
-    while index < graph.node.len() {
-        let node = &graph.node[index];
+    let mut instead: HashMap<String, String> = HashMap::new();
+    let nodes = std::mem::take(&mut graph.node);
+    for mut node in nodes {
+        replace_inputs(&mut node, &instead);
         let pure = !RANDOM.contains(&node.op_type()) && node.attribute.iter().all(|a| a.g.is_none() && a.graphs.is_empty());
-        if !pure || node.output.iter().any(|output| outputs.contains(output)) {
-            index += 1;
-            continue;
-        }
-        let key = pb::NodeProto { name: None, doc_string: None, output: vec![], metadata_props: vec![], ..node.clone() }.encode_to_vec();
-        let made = node.output.clone();
-        match first.get(&key) {
-            Some(kept) if kept.len() == made.len() && kept.iter().zip(&made).all(|(kept, made)| kept.is_empty() == made.is_empty()) => {
-                for (made, kept) in made.iter().zip(kept) {
-                    graph.node.iter_mut().for_each(|node| replace_input(node, made, kept));
-                }
-                graph.node.remove(index);
-            }
-            _ => {
-                first.entry(key).or_insert(made);
-                index += 1;
+        if pure && !node.output.iter().any(|output| outputs.contains(output)) {
+            let key = pb::NodeProto { name: None, doc_string: None, output: vec![], metadata_props: vec![], ..node.clone() };
+            let kept = first.entry(key.encode_to_vec()).or_insert_with(|| node.output.clone());
+            let alike = kept.len() == node.output.len() && kept.iter().zip(&node.output).all(|(a, b)| a.is_empty() == b.is_empty());
+            if alike && *kept != node.output {
+                instead.extend(node.output.into_iter().zip(kept.iter().cloned()).filter(|(made, _)| !made.is_empty()));
+                continue;
             }
         }
+        graph.node.push(node);
     }
     Ok(())
 }

@@ -2,14 +2,17 @@
 //!
 //! Losses are computed on the host in f64 from the answers of one batch. Their gradients
 //! are closed formulas, so the tape of the numeric backend starts at the answers: softmax
-//! and cross-entropy meet in `softmax - target`, and nothing overflows.
+//! and cross-entropy meet in `softmax - target`, and nothing overflows. A loss that its user wrote is a graph.
 
 mod classes;
+mod graph;
 #[cfg(test)]
 mod tests;
 mod values;
 
 use std::str::FromStr;
+
+pub(super) use graph::LossGraph;
 
 use super::TrainError;
 use crate::ModelError;
