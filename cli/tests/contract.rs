@@ -3,6 +3,7 @@
 //! That this file exists also makes `cargo test` build the binary, which the tests of whole processes start.
 
 use std::{
+    fs,
     path::Path,
     process::{Command, Output},
 };
@@ -97,6 +98,30 @@ fn a_model_is_made_trained_scored_and_quantized() {
     assert!(quantized["int8_bytes"].as_u64() < quantized["fp32_bytes"].as_u64());
     done(&["runtime", "install"]);
     assert!((score(&int8, "ort") - burn).abs() < 0.03, "INT8 keeps the accuracy");
+
+    // Calibration data that are not what the model will see are warned of, the input first.
+    let again = path("again.onnx");
+    let quantize = ["model", "quantize", text(&trained), "--preprocess", text(&scale), "--out", text(&again), "--calibration", "digits:11"];
+    let like = done(&[&quantize[..], &["--evaluation", "digits:11"]].concat());
+    assert_eq!(like["shifted"].as_array().map(Vec::len), Some(0), "{like}");
+    let brighter = path("brighter");
+    fs::create_dir(&brighter).unwrap();
+    fs::write(brighter.join("x.npy"), npy("<f4", "(40, 1, 8, 8)", &[&160f32.to_le_bytes()[..]; 40 * 64].concat())).unwrap();
+    fs::write(brighter.join("y.npy"), npy("<i8", "(40,)", &[0; 40 * 8])).unwrap();
+    let unlike = done(&[&quantize[..], &["--evaluation", text(&brighter)]].concat());
+    let first = &unlike["shifted"][0];
+    assert_eq!((first["tensor"].as_str(), first["outside"].as_f64()), (inspected["inputs"][0]["name"].as_str(), Some(1.0)), "{unlike}");
+    let told = sapwood(&[&quantize[..], &["--evaluation", text(&brighter)]].concat());
+    assert!(String::from_utf8_lossy(&told.stdout).contains("Warning: the evaluation data"), "{told:?}");
+}
+
+/// A file of NumPy's, version 1.0.
+fn npy(kind: &str, shape: &str, values: &[u8]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
+    // Magic, version, length and header take a multiple of 64 bytes.
+    header.push_str(&" ".repeat(63 - (10 + header.len()) % 64));
+    header.push('\n');
+    [&b"\x93NUMPY\x01\x00"[..], &(header.len() as u16).to_le_bytes(), header.as_bytes(), values].concat()
 }
 
 /// What it costs, what differs, and what PyTorch calls it.
@@ -142,7 +167,7 @@ fn a_model_is_inspected_compared_and_named() {
 /// A preprocessing graph that makes rows of images, and their pixels small.
 fn rows(folder: &tempfile::TempDir) -> std::path::PathBuf {
     let path = folder.path().join("rows.onnx");
-    std::fs::write(&path, sapwood_models::zoo::rows(&[1, 8, 8], 8.0, 0.125).encode()).unwrap();
+    fs::write(&path, sapwood_models::zoo::rows(&[1, 8, 8], 8.0, 0.125).encode()).unwrap();
     path
 }
 
@@ -152,7 +177,7 @@ fn folders_of_images_are_learned_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     for (class, dark) in [("night", 0), ("day", 180)] {
-        std::fs::create_dir_all(path("photos").join(class)).unwrap();
+        fs::create_dir_all(path("photos").join(class)).unwrap();
         for i in 0..12 {
             let image = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([dark + ((x + y * 3 + i) % 60) as u8]));
             image.save(path("photos").join(class).join(format!("{i}.png"))).unwrap();
@@ -174,7 +199,7 @@ fn folders_of_images_are_learned_and_reported() {
     let measured = done(&[&["model", "eval", text(&trained)], &data[..], &["--report", text(&plots)]].concat());
     assert_eq!((&measured["accuracy"], &measured["metrics"]["classes"][1]["class"]), (&1.0.into(), &"night".into()));
     assert_eq!(measured["metrics"]["confusion"], serde_json::json!([[12, 0], [0, 12]]));
-    let read = |name: &str| std::fs::read_to_string(plots.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let read = |name: &str| fs::read_to_string(plots.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
     assert_eq!(serde_json::from_str::<Value>(&read("metrics.json")).unwrap(), measured);
     let history = read("history.csv");
     let lines: Vec<&str> = history.lines().collect();
@@ -187,7 +212,7 @@ fn folders_of_images_are_learned_and_reported() {
     }
     assert!(read("confusion.svg").contains("night"));
 
-    std::fs::write(photos.join("day/0.png"), "no image").unwrap();
+    fs::write(photos.join("day/0.png"), "no image").unwrap();
     let broken = sapwood(&[&["--json", "model", "eval", text(&trained)], &data[..]].concat());
     assert!(broken.status.code() == Some(2) && json(&broken)["error"]["message"].as_str().unwrap().contains("day/0.png"));
 }
@@ -229,7 +254,7 @@ fn a_model_answers_with_labels_and_a_threshold() {
     let ask = |postprocess: &str| {
         let document =
             format!(r#"{{"schema": "sapwood/config/v1", "postprocess": {postprocess}, "thresholds": {{}}, "golden_tolerance": 0.1}}"#);
-        std::fs::write(&config, document).unwrap();
+        fs::write(&config, document).unwrap();
         run(&["model", "run", text(&mlp), "--input", text(&input), "--out", text(&out), "--config", text(&config)])
     };
     for (threshold, accepted) in [("0.0", true), ("1.0", false)] {

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use super::{BuildJob, export::Exported, score::Score};
 
+/// The first explain the rest.
+const SHIFTS_SHOWN: usize = 5;
+
 /// What the text is about.
 pub(super) struct Card<'a> {
     pub(super) job: &'a BuildJob<'a>,
@@ -38,6 +41,12 @@ impl Card<'_> {
         }
         if let Some(data) = &spec.release.calibration {
             writeln!(out, "Public data for calibration and golden examples: {data}, {} examples.", self.exported.calibration.len())?;
+        }
+        if !self.exported.shifts.is_empty() {
+            writeln!(out, "\nWarning: the evaluation data are not distributed as the calibration data:\n")?;
+            for shift in self.exported.shifts.iter().take(SHIFTS_SHOWN) {
+                writeln!(out, "- {shift}")?;
+            }
         }
         writeln!(out, "\n## Privacy\n\n{}.", capitalized(&spec.privacy_line()))?;
         if let Some(statement) = job.statement {

@@ -3,7 +3,7 @@
 use sapwood_data::Schema;
 use sapwood_models::{
     Dataset, Model, ValueInfo, compose, lora, parameters,
-    quantize::{self, Calibrator, Quantized, Ranges, Target},
+    quantize::{self, Calibrator, Quantized, Ranges, Shift, Target},
     write_back,
 };
 use sapwood_protocol::{
@@ -17,6 +17,8 @@ use crate::objects::Objects;
 
 /// Examples on which each operator's loss is taken; every value of theirs is kept in memory.
 const SENSITIVITY_EXAMPLES: usize = 32;
+/// Examples of the evaluation data that are compared with the calibration data.
+const COMPARED: usize = 256;
 
 /// Graphs as files, and what was learned while they were made.
 pub(super) struct Exported {
@@ -40,6 +42,8 @@ pub(super) struct Exported {
     pub(super) features: Option<FeatureSchema>,
     /// The public data that calibrated it.
     pub(super) calibration: Dataset,
+    /// Where the evaluation data are spread otherwise.
+    pub(super) shifts: Vec<Shift>,
 }
 
 impl Exported {
@@ -54,6 +58,14 @@ impl Exported {
         let target = target(class)?;
         let ranges = quantize::ranges(&fp32, &x, Calibrator::MinMax)?;
         let int8 = quantize::quantize(&fp32, &ranges, target)?;
+        let shifts = match job.spec.evaluate.data {
+            None => Vec::new(),
+            Some(_) => {
+                let seen = evaluation_data(job.spec, schema.as_ref(), job.objects)?.x;
+                let seen = seen.take_rows(&(0..seen.rows().min(COMPARED)).collect::<Vec<_>>());
+                quantize::shifts(&fp32, &x, &ranges, &sources::prepared(preprocess.as_ref(), &seen)?)?
+            }
+        };
         let quantizer = Quantizer {
             format: "QDQ".into(),
             activations: if target == Target::JetsonTensorRt { "int8 per tensor, symmetric" } else { "uint8 per tensor, asymmetric" }
@@ -84,6 +96,7 @@ impl Exported {
             target,
             quantizer,
             calibration,
+            shifts,
         })
     }
 

@@ -28,6 +28,7 @@ mod mark;
 pub mod passes;
 mod rules;
 mod sensitivity;
+mod shift;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use calibrate::{Calibrator, Ranges, ranges};
 pub use dynamic::dynamic;
 pub use half::half;
 pub use sensitivity::{NodeError, Sensitivity, TensorError, mixed, sensitivity};
+pub use shift::{Shift, shifts};
 pub use target::Target;
 
 /// Oldest opset with a channel axis in `DequantizeLinear`.

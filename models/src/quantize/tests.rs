@@ -1,4 +1,5 @@
 mod opset;
+mod shift;
 
 use std::collections::BTreeMap;
 

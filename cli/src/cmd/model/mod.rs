@@ -51,7 +51,7 @@ pub(crate) enum Verb {
     Eval(EvalArgs),
     /// A smaller model: static INT8 in Q/DQ form, dynamic INT8, or weights in 16-bit floats.
     #[command(
-        after_help = "Examples:\n  sapwood model quantize trained.onnx --calibration digits:11 --preprocess scale.onnx --out int8.onnx\n  sapwood model quantize trained.onnx --calibration data.npz --calibrator percentile:99.9 --sensitivity --out int8.onnx\n  sapwood model quantize trained.onnx --calibration train.npz --max-drop 0.005 --evaluation test.npz --out mixed.onnx\n  sapwood model quantize trained.onnx --calibration data.npz --target jetson-tensorrt --out jetson.onnx\n  sapwood model quantize text.onnx --mode dynamic --out int8.onnx"
+        after_help = "Examples:\n  sapwood model quantize trained.onnx --calibration digits:11 --preprocess scale.onnx --out int8.onnx\n  sapwood model quantize trained.onnx --calibration data.npz --calibrator percentile:99.9 --sensitivity --out int8.onnx\n  sapwood model quantize trained.onnx --calibration data.npz --evaluation test.npz --out int8.onnx   # warns where these differ\n  sapwood model quantize trained.onnx --calibration train.npz --max-drop 0.005 --evaluation test.npz --out mixed.onnx\n  sapwood model quantize trained.onnx --calibration data.npz --target jetson-tensorrt --out jetson.onnx\n  sapwood model quantize text.onnx --mode dynamic --out int8.onnx"
     )]
     Quantize(QuantizeArgs),
     /// The answers of a model: inputs from an .npz, by name, and all outputs into another.
@@ -393,7 +393,8 @@ pub(crate) struct QuantizeArgs {
     /// Leave the most sensitive operators in float until accuracy on --evaluation falls by no more than this, such as 0.005.
     #[arg(long)]
     max_drop: Option<f64>,
-    /// Data with classes that --max-drop is judged on.
+    /// Data as the model will see it: tensors that it spreads otherwise than --calibration did are warned of by name, and
+    /// --max-drop is judged on its classes.
     #[arg(long)]
     evaluation: Option<String>,
     #[arg(long)]

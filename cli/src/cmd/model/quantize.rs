@@ -2,7 +2,7 @@
 
 use sapwood_models::{
     Dataset, Forward, Model, Targets, metrics,
-    quantize::{self as int8, Calibrator, Quantized, Ranges, Sensitivity, Target},
+    quantize::{self as int8, Calibrator, Quantized, Ranges, Sensitivity, Shift, Target},
 };
 use serde_json::{Value, json};
 
@@ -18,13 +18,13 @@ pub(super) fn quantize(args: &QuantizeArgs) -> Result<Answer, Failure> {
     let model = read_model(&args.file)?;
     // Both spellings of the architecture are in use: Rust's and everybody else's.
     let target: Target = args.target.replace("x86-64", "x86_64").parse().or_usage()?;
-    let (quantized, sensitivity) = match args.mode {
+    let Made { quantized, sensitivity, shifts } = match args.mode {
         Mode::Static => static_int8(args, &model, target)?,
         _ if args.sensitivity || args.max_drop.is_some() => {
             return Err(Failure::usage("--sensitivity and --max-drop are for --mode static"));
         }
-        Mode::Dynamic => (int8::dynamic(&model, target).or_usage()?, None),
-        Mode::Fp16 => (int8::half(&model).or_usage()?, None),
+        Mode::Dynamic => Made::of(int8::dynamic(&model, target).or_usage()?),
+        Mode::Fp16 => Made::of(int8::half(&model).or_usage()?),
     };
     // A graph that our own interpreter cannot read would be a fault of ours: fail here, not on a node.
     if !matches!(args.mode, Mode::Dynamic) {
@@ -47,26 +47,48 @@ pub(super) fn quantize(args: &QuantizeArgs) -> Result<Answer, Failure> {
         text.push_str(&shown(&found));
         data["sensitivity"] = report(&found);
     }
+    if let Some(shifts) = shifts {
+        text.push_str(&warned(&shifts));
+        let one = |s: &Shift| json!({"tensor": s.tensor, "calibrated": s.calibrated, "found": s.found, "outside": s.outside, "distance": s.distance});
+        data["shifted"] = shifts.iter().map(one).collect();
+    }
     Ok(Answer::new(data, text))
 }
 
-fn static_int8(args: &QuantizeArgs, model: &Model, target: Target) -> Result<(Quantized, Option<Sensitivity>), Failure> {
+/// What became of the model, and what was asked about it.
+struct Made {
+    quantized: Quantized,
+    sensitivity: Option<Sensitivity>,
+    /// Where the evaluation data differ from the calibration data, if there are any.
+    shifts: Option<Vec<Shift>>,
+}
+
+impl Made {
+    fn of(quantized: Quantized) -> Self {
+        Self { quantized, sensitivity: None, shifts: None }
+    }
+}
+
+fn static_int8(args: &QuantizeArgs, model: &Model, target: Target) -> Result<Made, Failure> {
     let calibrator: Calibrator = args.calibrator.parse().or_usage()?;
     let read = |data: &str| read_data(data, args.schema.as_deref(), args.preprocess.as_deref());
     let missing = || Failure::usage("--mode static needs --calibration").hint("--mode dynamic needs no data");
     let data = read(args.calibration.as_deref().ok_or_else(missing)?)?;
-    let first = |most: usize| data.subset(&(0..data.len().min(most)).collect::<Vec<_>>()).x;
-    let ranges = int8::ranges(model, &first(args.samples), calibrator).or_usage()?;
+    let first = |data: &Dataset, most: usize| data.subset(&(0..data.len().min(most)).collect::<Vec<_>>()).x;
+    let x = first(&data, args.samples);
+    let ranges = int8::ranges(model, &x, calibrator).or_usage()?;
+    let evaluation = args.evaluation.as_deref().map(read).transpose()?;
+    let shifts = evaluation.as_ref().map(|other| int8::shifts(model, &x, &ranges, &first(other, args.samples)).or_usage()).transpose()?;
     if !args.sensitivity && args.max_drop.is_none() {
-        return Ok((int8::quantize(model, &ranges, target).or_usage()?, None));
+        return Ok(Made { shifts, ..Made::of(int8::quantize(model, &ranges, target).or_usage()?) });
     }
-    let sensitivity = int8::sensitivity(model, &ranges, target, &first(args.samples.min(SENSITIVITY_EXAMPLES))).or_usage()?;
-    let quantized = match (args.max_drop, &args.evaluation) {
+    let sensitivity = int8::sensitivity(model, &ranges, target, &first(&data, args.samples.min(SENSITIVITY_EXAMPLES))).or_usage()?;
+    let quantized = match (args.max_drop, &evaluation) {
         (None, _) => int8::quantize(model, &ranges, target).or_usage()?,
-        (Some(most), Some(evaluation)) => within(model, &ranges, target, &sensitivity, most, &read(evaluation)?)?,
+        (Some(most), Some(evaluation)) => within(model, &ranges, target, &sensitivity, most, evaluation)?,
         (Some(_), None) => return Err(Failure::usage("--max-drop needs --evaluation")),
     };
-    Ok((quantized, Some(sensitivity)))
+    Ok(Made { quantized, sensitivity: Some(sensitivity), shifts })
 }
 
 /// As much in INT8 as a drop of accuracy allows.
@@ -117,5 +139,18 @@ fn shown(found: &Sensitivity) -> String {
         "\n\nError of the answers with one operator in INT8, the worst {SHOWN}:\n{}\n\nError of each value with all in INT8, the worst {SHOWN}:\n{}",
         table(&["node", "operator", "error"], &nodes.collect::<Vec<_>>()),
         table(&["value", "range", "error"], &tensors.collect::<Vec<_>>()),
+    )
+}
+
+/// A warning of tensors that are spread otherwise than in calibration.
+fn warned(shifts: &[Shift]) -> String {
+    if shifts.is_empty() {
+        return String::new();
+    }
+    let lines: Vec<String> = shifts.iter().take(SHOWN).map(|shift| format!("  {shift}")).collect();
+    let rest = if shifts.len() > SHOWN { format!("\n  and {} more", shifts.len() - SHOWN) } else { String::new() };
+    format!(
+        "\n\nWarning: the evaluation data are not distributed as the calibration data; calibrate with data such as the model will see.\n{}{rest}",
+        lines.join("\n")
     )
 }
