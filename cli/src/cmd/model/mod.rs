@@ -297,10 +297,10 @@ pub(crate) struct EvalArgs {
     /// Folder for metrics.json and confusion.svg, or residuals.svg.
     #[arg(long, value_name = "FOLDER")]
     report: Option<PathBuf>,
-    /// An .onnx graph from `output` and `target` to counters, float32 [batch, k], each from -1 to 1; their means are shown.
+    /// An .onnx graph from `output` and `target` to counters, k float32 for each example, each from -1 to 1; their means are shown.
     #[arg(long)]
     metric: Option<PathBuf>,
-    /// An .onnx graph from the counters' `sums`, float32 [k], and `examples`, float32, to the figures that are shown instead.
+    /// An .onnx graph from the counters' k `sums` and `examples`, all float32, to the figures that are shown instead.
     #[arg(long, requires = "metric")]
     metric_final: Option<PathBuf>,
 }
@@ -309,7 +309,7 @@ pub(crate) struct EvalArgs {
 #[derive(Args)]
 pub(crate) struct LossArgs {
     /// cross-entropy, focal:GAMMA, bce, mse, mae, huber:DELTA, pinball:QUANTILE, or an .onnx graph from `output` (the model's first) and
-    /// `target` (int64 [batch] or float32 [batch, k]) to float32 [batch].
+    /// `target` (for each example one int64, or k float32) to one float32 for each example.
     #[arg(long, default_value = "cross-entropy")]
     loss: String,
     /// Weight of each class, such as 1,1,5.
