@@ -22,6 +22,8 @@ use tokio::sync::Mutex;
 
 /// Long enough for a ResNet on two busy cores.
 const DEADLINE: Duration = Duration::from_secs(600);
+/// Of the accuracy, by 8 bits: operators stay in float until it holds.
+const MOST_LOST: f64 = 0.005;
 /// Training examples that are declared public, and calibrate the quantizer.
 const PUBLIC: usize = 256;
 
@@ -107,7 +109,8 @@ async fn released(folder: &Path, name: &str, make: impl FnOnce(&Path)) {
         "name = \"real\"\nseed = 3\n[model]\nfile = \"model.onnx\"\n[train]\n{train}\n[cohort]\nsize = 3\nminimum = 3\n\
          [secure_aggregation]\nmode = \"off\"\n[privacy]\nunit = \"none\"\nclip = 1000.0\n[deadlines]\nround = \"9m\"\n\
          [evaluate]\ndata = \"test.npz\"\nevery = 100\n[release]\nuse_case = \"real data\"\ncalibration = \"public.npz\"\n\
-         rings = [\"lab\", \"canary\", \"region\", \"global\"]\nsoak = \"100ms\"\n"
+         rings = [\"lab\", \"canary\", \"region\", \"global\"]\nsoak = \"100ms\"\n\
+         [release.gates]\nmax_int8_drop = {MOST_LOST}\n"
     );
     let finished = farm.finish_within(&spec, DEADLINE).await;
     assert_eq!(finished.run.state, RunState::Released);
@@ -125,8 +128,8 @@ async fn released(folder: &Path, name: &str, make: impl FnOnce(&Path)) {
     let serves = scored.json["data"]["accuracy"].as_f64().expect("an accuracy");
     println!("{name}: accuracy {trained:.4}; what nodes serve: {serves:.4} of {} in ONNX Runtime", test.len());
     assert!(trained > *least, "{name}: {trained}");
-    // A small set's example is more than half a point.
-    assert!(trained - serves <= 0.005 + 1.0 / test.len() as f64, "{name}: {trained}, and what nodes serve has {serves}");
+    // The interpreter may see one example otherwise than ONNX Runtime.
+    assert!(trained - serves <= MOST_LOST + 1.0 / test.len() as f64, "{name}: {trained}, and what nodes serve has {serves}");
 }
 
 #[tokio::test]
