@@ -35,8 +35,6 @@ const MEMORY: usize = 12 << 20;
 const TIME: usize = 1200;
 /// Cases of each kind.
 const CASES: u64 = 3000;
-/// Models of the zoo; they are the first seeds.
-const ZOO: usize = 5;
 /// Most values of one input that is fed.
 const FED: usize = 1 << 16;
 
@@ -68,9 +66,7 @@ fn run_all() {
     let seeds = seeds();
     for case in 0..CASES {
         let mut random = ChaCha8Rng::seed_from_u64(case);
-        // Half of them are of the zoo, which alone can be trained.
-        let among = if random.random() { ZOO } else { seeds.len() };
-        let (name, seed) = &seeds[random.random_range(0..among)];
+        let (name, seed) = &seeds[random.random_range(0..seeds.len())];
         let proto = pb::ModelProto::decode(seed.as_slice()).unwrap();
         report.case(&format!("structure {case} of {name}"), &mutation::structure(proto, &mut random).encode_to_vec());
         report.case(&format!("bytes {case} of {name}"), &mutation::bytes(seed.clone(), &mut random));
@@ -125,10 +121,7 @@ impl Report {
         let lines: Vec<String> = panicked.iter().map(|(place, name)| format!("{name}: {place}")).collect();
         assert!(lines.is_empty(), "{}", lines.join("\n"));
         // Else the cases would show nothing of what comes behind.
-        assert!(
-            decoded > tried / 10 && compiled > tried / 20 && answered > tried / 50 && trained > tried / 100,
-            "too few cases come far enough"
-        );
+        assert!(decoded > tried / 10 && compiled > tried / 20 && answered > tried / 50, "too few cases come far enough");
     }
 }
 
